@@ -1,0 +1,97 @@
+/**
+ * The block interface: every back-end, layer and remote disk is a {@link BlockDevice}, and every front-end drives one.
+ *
+ * @module
+ */
+
+/** What a request asks for. The values are those of the wire (`protocol/SPEC.md`, "Requests"). */
+export const Operation = {
+  READ: 1,
+  WRITE: 2,
+  FLUSH: 3,
+  DISCARD: 4,
+  WRITE_ZEROES: 5,
+  CACHE: 6,
+  BLOCK_STATUS: 7,
+} as const;
+export type Operation = (typeof Operation)[keyof typeof Operation];
+
+/** Flags of a request, a bit set. The values are those of the wire. */
+export const RequestFlag = {
+  /** The write is on stable storage before its completion. */
+  FUA: 1,
+  /** WRITE_ZEROES: the range stays allocated. */
+  NO_UNMAP: 2,
+  /** WRITE_ZEROES: fast, or fail with -EOPNOTSUPP at once. */
+  FAST_ZERO: 4,
+} as const;
+
+/** Answer of {@link BlockDevice.submit}: the completion comes later. All other answers are 0 or a negative errno. */
+export const PENDING = 1;
+
+/** Bytes of one extent of a BLOCK_STATUS result in a slot: u64 length, u32 {@link ExtentFlag} set, u32 zero. */
+export const EXTENT_BYTES = 16;
+/** What an extent is, a bit set; the values are those of the wire. */
+export const ExtentFlag = { HOLE: 1, ZERO: 2 } as const;
+
+/** What a disk is like. All in bytes. */
+export interface Geometry {
+  readonly size: number;
+  /** Requests are multiples of this, and so are their offsets. A power of two, at least 1. */
+  readonly logicalBlock: number;
+  readonly physicalBlock: number;
+  /** The preferred request size and alignment. */
+  readonly optimalIo: number;
+  /** Discards smaller than or unaligned to this may do nothing. 0: DISCARD is not supported. */
+  readonly discardGranularity: number;
+  readonly readOnly: boolean;
+  /** An acknowledged write may be lost until a FLUSH after it has succeeded. */
+  readonly volatileCache: boolean;
+  /** WRITE_ZEROES with FAST_ZERO can succeed. */
+  readonly fastZero: boolean;
+}
+
+/** Who asked. */
+export interface BlockClient {
+  /**
+   * The request in the slot has ended.
+   *
+   * @param slot the slot given to submit
+   * @param status 0 or a negative errno
+   */
+  onComplete(slot: number, status: number): void;
+}
+
+/**
+ * A disk. The slot (see `slots.ts`) carries the data: READ and BLOCK_STATUS fill its payload area, WRITE takes from it.
+ * A slot carries one request at a time. Ranges were checked against the geometry by the front-end: they lie within the
+ * disk, are multiples of the logical block, and READ and WRITE fit the slot.
+ */
+export interface BlockDevice {
+  readonly geometry: Geometry;
+  /**
+   * Starts a request. Answers its status if it is already done, or {@link PENDING}: then `client.onComplete` is called
+   * exactly once, later, never from within submit.
+   *
+   * @param slot index in the Worker's slot table
+   * @param operation an {@link Operation}
+   * @param offset in bytes
+   * @param length in bytes; may exceed the slot for DISCARD, WRITE_ZEROES, CACHE and BLOCK_STATUS
+   * @param flags {@link RequestFlag} set
+   */
+  submit(
+    slot: number,
+    operation: number,
+    offset: number,
+    length: number,
+    flags: number,
+    client: BlockClient,
+  ): number;
+  /**
+   * After a successful BLOCK_STATUS: how many bytes of extents (16 each, see {@link EXTENT_BYTES}; at least one extent)
+   * lie in the slot's payload area. Only meaningful until the slot's next request.
+   */
+  extentBytes(slot: number): number;
+  /** Ends the disk: what it holds is given back. No request is under way. */
+  close(): void;
+}
