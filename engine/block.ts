@@ -4,35 +4,7 @@
  * @module
  */
 
-/** What a request asks for. The values are those of the wire (`protocol/SPEC.md`, "Requests"). */
-export const Operation = {
-  READ: 1,
-  WRITE: 2,
-  FLUSH: 3,
-  DISCARD: 4,
-  WRITE_ZEROES: 5,
-  CACHE: 6,
-  BLOCK_STATUS: 7,
-} as const;
-export type Operation = (typeof Operation)[keyof typeof Operation];
-
-/** Flags of a request, a bit set. The values are those of the wire. */
-export const RequestFlag = {
-  /** The write is on stable storage before its completion. */
-  FUA: 1,
-  /** WRITE_ZEROES: the range stays allocated. */
-  NO_UNMAP: 2,
-  /** WRITE_ZEROES: fast, or fail with -EOPNOTSUPP at once. */
-  FAST_ZERO: 4,
-} as const;
-
-/** Answer of {@link BlockDevice.submit}: the completion comes later. All other answers are 0 or a negative errno. */
-export const PENDING = 1;
-
-/** Bytes of one extent of a BLOCK_STATUS result in a slot: u64 length, u32 {@link ExtentFlag} set, u32 zero. */
-export const EXTENT_BYTES = 16;
-/** What an extent is, a bit set; the values are those of the wire. */
-export const ExtentFlag = { HOLE: 1, ZERO: 2 } as const;
+export { EXTENT_BYTES, ExtentFlag, Operation, PENDING, RequestFlag } from "../protocol/request.ts";
 
 /** What a disk is like. All in bytes. */
 export interface Geometry {
@@ -70,14 +42,14 @@ export interface BlockClient {
 export interface BlockDevice {
   readonly geometry: Geometry;
   /**
-   * Starts a request. Answers its status if it is already done, or {@link PENDING}: then `client.onComplete` is called
+   * Starts a request. Answers its status if it is already done, or `PENDING`: then `client.onComplete` is called
    * exactly once, later, never from within submit.
    *
    * @param slot index in the Worker's slot table
-   * @param operation an {@link Operation}
+   * @param operation an `Operation`
    * @param offset in bytes
    * @param length in bytes; may exceed the slot for DISCARD, WRITE_ZEROES, CACHE and BLOCK_STATUS
-   * @param flags {@link RequestFlag} set
+   * @param flags `RequestFlag` set
    */
   submit(
     slot: number,
@@ -88,7 +60,7 @@ export interface BlockDevice {
     client: BlockClient,
   ): number;
   /**
-   * After a successful BLOCK_STATUS: how many bytes of extents (16 each, see {@link EXTENT_BYTES}; at least one extent)
+   * After a successful BLOCK_STATUS: how many bytes of extents (16 each, see `EXTENT_BYTES`; at least one extent)
    * lie in the slot's payload area. Only meaningful until the slot's next request.
    */
   extentBytes(slot: number): number;
