@@ -29,7 +29,7 @@ export type Verdict = (typeof Verdict)[keyof typeof Verdict];
 export interface StreamConsumer {
   /** The length of the next header in bytes, 1 to {@link HEADER_BYTES_MAX}. */
   readonly headerBytes: number;
-  /** Where in the arena the payload goes; meaningful after PAYLOAD only. */
+  /** Where in the arena the payload goes, or -1 to receive and drop it; meaningful after PAYLOAD only. */
   readonly payloadAt: number;
   /** The payload's length in bytes, at least 1; meaningful after PAYLOAD only. */
   readonly payloadBytes: number;
