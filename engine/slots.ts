@@ -25,13 +25,14 @@ export interface Arena extends Memory {
 /** The slot table of a Worker: which slots there are, and which are reserved. */
 export class Slots {
   readonly count: number;
-  readonly #arena: Arena;
+  /** The memory that the slots are pieces of. */
+  readonly arena: Arena;
   readonly #free: Uint32Array;
   #freeCount: number;
 
   /** Divides all of the arena from `freeFrom` on into slots. */
   constructor(arena: Arena) {
-    this.#arena = arena;
+    this.arena = arena;
     this.count = Math.floor((arena.bytes.length - arena.freeFrom) / SLOT_STRIDE_BYTES);
     if (this.count < 1) throw new RangeError("Cannot make slots: the memory is smaller than one slot");
     this.#free = new Uint32Array(this.count);
@@ -46,12 +47,12 @@ export class Slots {
 
   /** Arena offset of the slot's payload area; its prefix area ends there. */
   payloadAt(slot: number): number {
-    return this.#arena.freeFrom + slot * SLOT_STRIDE_BYTES + SLOT_PREFIX_BYTES;
+    return this.arena.freeFrom + slot * SLOT_STRIDE_BYTES + SLOT_PREFIX_BYTES;
   }
 
   /** Absolute address of the slot's payload area. */
   payloadAddress(slot: number): number {
-    return this.#arena.address + this.payloadAt(slot);
+    return this.arena.address + this.payloadAt(slot);
   }
 
   /** Reserves slots for one owner, or none at all when there are too few: then null. */
