@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { createCRC32, createXXHash64 } from "hash-wasm";
+import { makeVectors } from "./make.ts";
+import { AEAD, blake2b256, crc32c, hex, hmacSha256, noiseNNpsk0, pattern, text, unhex, xxh64 } from "./primitives.ts";
+
+Deno.test("the committed vectors are those that the maker makes", async () => {
+  const made = makeVectors();
+  const committed = new Set<string>();
+  for await (const file of Deno.readDir(new URL(".", import.meta.url))) {
+    if (file.name.endsWith(".json")) committed.add(file.name);
+  }
+  assert.deepEqual([...committed].sort(), [...made.keys()].sort());
+  for (const [name, content] of made) {
+    const found = await Deno.readTextFile(new URL(name, import.meta.url));
+    assert.ok(found === content, `${name} differs: run "deno run -A tests/vectors/make.ts" and look at what changed`);
+  }
+});
+
+Deno.test("the script's digests give the published check values", () => {
+  assert.equal(crc32c(text("123456789")), 0xe3069283); // RFC 3720 B.4 catalogues it as CRC-32/ISCSI
+  assert.equal(crc32c(new Uint8Array(32)), 0x8a9136aa); // RFC 3720 B.4, 32 bytes of zeroes
+  assert.equal(xxh64(new Uint8Array(0)), 0xef46db3751d8e999n);
+  assert.equal(xxh64(text("abc")), 0x44bc2cf5ad770999n);
+  // RFC 4231, test case 2.
+  assert.equal(
+    hex(hmacSha256(text("Jefe"), text("what do ya want for nothing?"))),
+    "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+  );
+  assert.equal(
+    hex(blake2b256(new Uint8Array(0))),
+    "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8",
+  );
+});
+
+Deno.test("the script's digests agree with hash-wasm at every length up to three blocks", async () => {
+  const [theirCrc32c, theirXxh64] = await Promise.all([createCRC32(0x82f63b78), createXXHash64()]);
+  for (let length = 0; length <= 200; length++) {
+    const bytes = pattern(length, length);
+    assert.equal(crc32c(bytes), parseInt(theirCrc32c.init().update(bytes).digest("hex"), 16));
+    assert.equal(xxh64(bytes), BigInt("0x" + theirXxh64.init().update(bytes).digest("hex")));
+  }
+});
+
+Deno.test("the script's Noise gives the published vector of the cacophony project", () => {
+  const payloads = [
+    "4c756477696720766f6e204d69736573",
+    "4d757272617920526f746862617264",
+    "462e20412e20486179656b",
+    "4361726c204d656e676572",
+    "4a65616e2d426170746973746520536179",
+    "457567656e2042f6686d20766f6e2042617765726b",
+  ].map(unhex);
+  const psk = unhex("54686973206973206d7920417573747269616e20706572737065637469766521");
+  const result = noiseNNpsk0({
+    prologue: unhex("4a6f686e2047616c74"),
+    psk,
+    initiator: unhex("893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a"),
+    responder: unhex("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b"),
+    payloads: [payloads[0], payloads[1]],
+  });
+  assert.equal(
+    hex(result.first),
+    "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944" +
+      "fda936bec35a8adfdff198386f7d5475880897edaaf7495314c99095a2e4d66a",
+  );
+  assert.equal(
+    hex(result.second),
+    "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843" +
+      "4cd2a371993ba41ea11448024fca32766b169183c9e691a7a433279da7e729",
+  );
+  assert.equal(hex(result.hash), "b3e9c846d264120a4211e18307da91157a21e92e69b639c50f027f101db3e1a6");
+  // The messages after Split, the initiator's and the responder's in turn, prove both of its keys.
+  const transport = [
+    "bc44da303ae0beb08075fc4eb4e58235c67c2d1f53a4f2fff0bca7",
+    "416d1af83e9fa6966ce4e871156b131aa9bd7e9a1d6f8794f4872a",
+    "8a7d81b77bcc6c072f2b807da066efba6b5fab9edf71a7faceb2c8454b0cfef608",
+    "1e2ee010f72894824a25a867664ff298f2548a145dc4e9d27b1cad83f32fa7c54d69dc3279",
+  ];
+  const { nonce, seal } = AEAD["chacha20-poly1305"];
+  transport.forEach((ciphertext, i) => {
+    const key = i % 2 === 0 ? result.k1 : result.k2;
+    assert.equal(hex(seal(key, nonce(i >> 1), new Uint8Array(0), payloads[i + 2])), ciphertext);
+  });
+});
+
+Deno.test("the script's AEADs give the published vectors of their specifications", () => {
+  // RFC 8439, section 2.8.2; its nonce begins with a constant where ours has four zero bytes.
+  const plain = text(
+    "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.",
+  );
+  const key = Uint8Array.from({ length: 32 }, (_, i) => 0x80 + i);
+  const sealed = AEAD["chacha20-poly1305"].seal(
+    key,
+    unhex("070000004041424344454647"),
+    unhex("50515253c0c1c2c3c4c5c6c7"),
+    plain,
+  );
+  assert.equal(hex(sealed.slice(-16)), "1ae10b594f09e26a7e902ecbd0600691");
+  // The GCM specification (McGrew and Viega), test case 14: all zeroes.
+  const zeroes = new Uint8Array(32);
+  const gcmSealed = AEAD["aes-256-gcm"].seal(zeroes, new Uint8Array(12), new Uint8Array(0), new Uint8Array(16));
+  assert.equal(hex(gcmSealed), "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+  // Nonces count in the byte order of each RFC.
+  assert.equal(hex(AEAD["chacha20-poly1305"].nonce(0x0102)), "000000000201000000000000");
+  assert.equal(hex(AEAD["aes-256-gcm"].nonce(0x0102)), "000000000000000000000102");
+});
