@@ -65,12 +65,15 @@ export function stages(ci: boolean): Stage[] {
   const deno = Deno.execPath();
   const found = new Set(subfolders("tests").filter((name) => !OTHER_FOLDERS.includes(name)));
   const folders = [...FOLDER_ORDER.filter((name) => found.delete(name)), ...[...found].sort()];
+  const harnessTests = [...testFiles("tests"), ...testFiles("tests/bench")]
+    // That one is part of `deno task ok`.
+    .filter((path) => path !== "tests/rules_test.ts");
   const all: Stage[] = [{
     name: "format, lint, types, unit tests",
     needs: [],
     commands: [
       [deno, "task", "--quiet", "ok"],
-      [deno, "test", "-A", "--quiet", ...testFiles("tests").filter((path) => path !== "tests/rules_test.ts")],
+      [deno, "test", "-A", "--quiet", ...harnessTests],
     ],
   }];
   if (exists("wasm/rebuild_check.ts")) {
