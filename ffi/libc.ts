@@ -179,8 +179,7 @@ export function pread(fd: number, address: number, bytes: number, offset: number
   argWords[3] = bytes / HIGH;
   argWords[4] = offset;
   argWords[5] = offset / HIGH;
-  const result = c.pread(fd, args[0], args[1], signedArgs[2]);
-  return result === -1 ? -errnoOfThread[0] : result;
+  return orErrno(c.pread(fd, args[0], args[1], signedArgs[2]));
 }
 
 /** pwrite(2) from an address. A short result is the caller's to handle. Allocates nothing. */
@@ -191,8 +190,7 @@ export function pwrite(fd: number, address: number, bytes: number, offset: numbe
   argWords[3] = bytes / HIGH;
   argWords[4] = offset;
   argWords[5] = offset / HIGH;
-  const result = c.pwrite(fd, args[0], args[1], signedArgs[2]);
-  return result === -1 ? -errnoOfThread[0] : result;
+  return orErrno(c.pwrite(fd, args[0], args[1], signedArgs[2]));
 }
 
 function setIovec(address: number, bytes: number, offset: number): void {
@@ -207,15 +205,13 @@ function setIovec(address: number, bytes: number, offset: number): void {
 /** preadv2(2) to one address, with {@link ReadWriteFlag}s: -EAGAIN where NOWAIT would wait. Allocates nothing. */
 export function preadv2(fd: number, address: number, bytes: number, offset: number, flags: number): number {
   setIovec(address, bytes, offset);
-  const result = c.preadv2(fd, iovecAddress, 1, signedArgs[0], flags);
-  return result === -1 ? -errnoOfThread[0] : result;
+  return orErrno(c.preadv2(fd, iovecAddress, 1, signedArgs[0], flags));
 }
 
 /** pwritev2(2) from one address, with {@link ReadWriteFlag}s. Allocates nothing. */
 export function pwritev2(fd: number, address: number, bytes: number, offset: number, flags: number): number {
   setIovec(address, bytes, offset);
-  const result = c.pwritev2(fd, iovecAddress, 1, signedArgs[0], flags);
-  return result === -1 ? -errnoOfThread[0] : result;
+  return orErrno(c.pwritev2(fd, iovecAddress, 1, signedArgs[0], flags));
 }
 
 /** fdatasync(2). */

@@ -66,16 +66,14 @@ export function recv(fd: number, address: number, bytes: number, flags: number):
   argWords[1] = address / HIGH;
   argWords[2] = bytes;
   argWords[3] = bytes / HIGH;
-  const result = c.recv(fd, args[0], args[1], flags);
-  return result === -1 ? orErrno(-1) : result;
+  return orErrno(c.recv(fd, args[0], args[1], flags));
 }
 
 /** sendmsg(2) of the `struct msghdr` at an address; MSG_NOSIGNAL is always added. Allocates nothing. */
 export function sendmsg(fd: number, msghdrAddress: number, flags: number): number {
   argWords[0] = msghdrAddress;
   argWords[1] = msghdrAddress / HIGH;
-  const result = c.sendmsg(fd, args[0], flags | MessageFlag.NOSIGNAL);
-  return result === -1 ? orErrno(-1) : result;
+  return orErrno(c.sendmsg(fd, args[0], flags | MessageFlag.NOSIGNAL));
 }
 
 /** The socket's own address, or null where it has none that is known here, or is no socket. */

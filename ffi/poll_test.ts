@@ -1,0 +1,4 @@
+import { runLoopSuite } from "./loop_suite.ts";
+import { PollLoop } from "./poll.ts";
+
+runLoopSuite({ name: "poll", start: (pendingMax) => new PollLoop({ pendingMax }) });
