@@ -1,137 +1,197 @@
 /**
- * The TLVs of door messages as the exporter reads and writes them (SPEC.md, section 6).
+ * The TLVs of door messages as the client writes and reads them (SPEC.md, section 6). What arrives is checked: a
+ * reader answers null for what no honest exporter sends. Control plane only, so it may allocate.
  *
  * @module
  */
 import {
   Access,
+  decodeGrant,
   type Description,
+  type Grant,
+  GRANT_TLVS,
   type Holder,
   IDENTITY_BYTES,
   type JoinRequest,
   type ListEntry,
   type OpenRequest,
-  type Resume,
-  writeIdentities,
-  writeShape,
+  readIdentities,
+  readShape,
 } from "./grant.ts";
-import {
-  CONTROL_BYTES_MAX,
-  DEPTH_MAX,
-  LANES_MAX,
-  LEASE_MS_MAX,
-  PAYLOAD_BYTES_GRANT_MIN,
-  PAYLOAD_BYTES_MAX,
-} from "./limits.ts";
-import { Status } from "./status.ts";
-import { Tlv, tlvBytes, TlvReader, TlvWriter } from "./tlv.ts";
-import { writeUint64 } from "./wire.ts";
+import { DEPTH_MAX, LANES_MAX, LEASE_MS_MAX, PAYLOAD_BYTES_GRANT_MIN, PAYLOAD_BYTES_MAX } from "./limits.ts";
+import { Status, statusName } from "./status.ts";
+import { Tlv, TlvReader, TlvWriter } from "./tlv.ts";
 
-/** Reads an OPEN, or answers the status to refuse it with. Wishes come back within their limits. */
-export function decodeOpen(tlvs: Uint8Array): OpenRequest | number {
-  const reader = new TlvReader(tlvs, [
-    Tlv.EXPORT,
-    Tlv.SESSION,
-    Tlv.ACCESS,
-    Tlv.HOLDER,
-    Tlv.LEASE,
-    Tlv.DEPTH,
-    Tlv.PAYLOAD,
-    Tlv.LANES,
-    Tlv.STEAL,
-    Tlv.RESUME,
-  ]);
-  const name = reader.name(Tlv.EXPORT);
-  const session = reader.value(Tlv.SESSION, IDENTITY_BYTES);
-  const access = reader.uint32(Tlv.ACCESS);
-  const holder = reader.name(Tlv.HOLDER);
-  const request = {
-    leaseMs: wish(reader.uint32(Tlv.LEASE), 0, LEASE_MS_MAX),
-    depth: wish(reader.uint32(Tlv.DEPTH), 1, DEPTH_MAX),
-    maxPayload: wish(reader.uint32(Tlv.PAYLOAD), PAYLOAD_BYTES_GRANT_MIN, PAYLOAD_BYTES_MAX),
-    lanes: wish(reader.uint32(Tlv.LANES), 1, LANES_MAX),
-    steal: reader.isSet(Tlv.STEAL),
-    resume: readResume(reader),
-  };
-  if (reader.status !== Status.OK) return reader.status;
-  if (name === null || session === null || access === null || holder === null) return Status.BAD_REQUEST;
-  if (isAllZero(session) || access > Access.READ_WRITE) return Status.BAD_REQUEST;
-  return { export: name, session, access, holder, ...request };
-}
-
-/** Reads a JOIN, or answers the status to refuse it with. Wishes come back within their limits. */
-export function decodeJoin(tlvs: Uint8Array): JoinRequest | number {
-  const reader = new TlvReader(tlvs, [Tlv.SESSION, Tlv.LANE, Tlv.GENERATION, Tlv.DEPTH, Tlv.PAYLOAD, Tlv.FRESH]);
-  const session = reader.value(Tlv.SESSION, IDENTITY_BYTES);
-  const lane = reader.uint32(Tlv.LANE);
-  const generation = reader.uint32(Tlv.GENERATION);
-  const depth = wish(reader.uint32(Tlv.DEPTH), 1, DEPTH_MAX);
-  const maxPayload = wish(reader.uint32(Tlv.PAYLOAD), PAYLOAD_BYTES_GRANT_MIN, PAYLOAD_BYTES_MAX);
-  const fresh = reader.isSet(Tlv.FRESH);
-  if (reader.status !== Status.OK) return reader.status;
-  if (session === null || lane === null || generation === null) return Status.BAD_REQUEST;
-  if (isAllZero(session) || lane >= LANES_MAX || generation < 1) return Status.BAD_REQUEST;
-  return { session, lane, generation, depth, maxPayload, fresh };
-}
-
-/** The answer to LIST: as many of the entries as fit, and MORE if there are others. */
-export function encodeEntries(entries: readonly ListEntry[], more: boolean): TlvWriter {
+/** The TLVs of LIST. */
+export function encodeList(after: string): Uint8Array {
   const writer = new TlvWriter();
-  let left = more;
-  for (const entry of entries) {
-    const name = new TextEncoder().encode(entry.name);
-    const value = new Uint8Array(16 + name.length);
-    if (writer.length + tlvBytes(value.length) + tlvBytes(0) > CONTROL_BYTES_MAX) {
-      left = true;
-      break;
-    }
-    const view = new DataView(value.buffer);
-    writeUint64(view, 0, entry.size);
-    view.setUint32(8, entry.access, true);
-    view.setUint32(12, entry.features, true);
-    value.set(name, 16);
-    writer.value(Tlv.ENTRY, value);
+  if (after !== "") writer.text(Tlv.AFTER, after);
+  return writer.bytes;
+}
+
+/** The TLVs of DESCRIBE. */
+export function encodeDescribe(name: string): Uint8Array {
+  return new TlvWriter().text(Tlv.EXPORT, name).bytes;
+}
+
+/** The TLVs of OPEN. */
+export function encodeOpen(request: OpenRequest): Uint8Array {
+  const writer = new TlvWriter();
+  writer.text(Tlv.EXPORT, request.export);
+  writer.value(Tlv.SESSION, request.session);
+  writer.uint32s(Tlv.ACCESS, request.access);
+  writer.text(Tlv.HOLDER, request.holder);
+  if (request.leaseMs !== null) writer.uint32s(Tlv.LEASE, request.leaseMs);
+  if (request.depth !== null) writer.uint32s(Tlv.DEPTH, request.depth);
+  if (request.maxPayload !== null) writer.uint32s(Tlv.PAYLOAD, request.maxPayload);
+  if (request.lanes !== null) writer.uint32s(Tlv.LANES, request.lanes);
+  if (request.steal) writer.empty(Tlv.STEAL);
+  if (request.resume !== null) {
+    const value = new Uint8Array(2 * IDENTITY_BYTES + 8);
+    value.set(request.resume.storage, 0);
+    value.set(request.resume.durability, IDENTITY_BYTES);
+    new DataView(value.buffer).setBigUint64(2 * IDENTITY_BYTES, BigInt(request.resume.writeEpoch), true);
+    writer.value(Tlv.RESUME, value);
   }
-  if (left) writer.empty(Tlv.MORE);
-  return writer;
+  return writer.bytes;
 }
 
-/** The answer to DESCRIBE. */
-export function encodeDescription(description: Description): TlvWriter {
+/** The TLVs of JOIN. */
+export function encodeJoin(request: JoinRequest): Uint8Array {
   const writer = new TlvWriter();
-  writeShape(writer, description);
-  writer.uint32s(Tlv.ACCESS, description.access);
-  writer.uint64(Tlv.FEATURES, description.features);
-  writeIdentities(writer, description.identities);
-  if (description.current !== null) writeHolder(writer, description.current);
-  return writer;
+  writer.value(Tlv.SESSION, request.session);
+  writer.uint32s(Tlv.LANE, request.lane);
+  writer.uint32s(Tlv.GENERATION, request.generation);
+  if (request.depth !== null) writer.uint32s(Tlv.DEPTH, request.depth);
+  if (request.maxPayload !== null) writer.uint32s(Tlv.PAYLOAD, request.maxPayload);
+  if (request.fresh) writer.empty(Tlv.FRESH);
+  return writer.bytes;
 }
 
-/** Writes CURRENT: who holds the export. */
-export function writeHolder(writer: TlvWriter, holder: Holder): void {
-  const text = new TextEncoder().encode(holder.text);
-  const value = new Uint8Array(8 + text.length);
-  new DataView(value.buffer).setUint32(0, holder.access, true);
-  value.set(text, 8);
-  writer.value(Tlv.CURRENT, value);
+/** Words of the peer as they may stand in a terminal: without control characters, in one line. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}+/gu, " ").trim();
 }
 
-/** What the client requires to find again. */
-function readResume(reader: TlvReader): Resume | null {
-  const value = reader.value(Tlv.RESUME, 2 * IDENTITY_BYTES + 8);
+/** Whether the bytes of one name come before those of the other; both as they stood on the wire. */
+function isBefore(left: Uint8Array, right: Uint8Array): boolean {
+  for (let i = 0; i < left.length && i < right.length; i++) {
+    if (left[i] !== right[i]) return left[i] < right[i];
+  }
+  return left.length < right.length;
+}
+
+/** CURRENT, or null if it is not there or malformed. */
+function readCurrent(reader: TlvReader): Holder | null {
+  const value = reader.value(Tlv.CURRENT);
   if (value === null) return null;
+  if (value.length < 8) {
+    reader.refuse();
+    return null;
+  }
+  const view = new DataView(value.buffer, value.byteOffset, value.length);
+  const access = view.getUint32(0, true);
+  if (access > Access.READ_WRITE || view.getUint32(4, true) !== 0) reader.refuse();
+  return { access, text: printable(reader.textOf(value.subarray(8))) };
+}
+
+/** What an answer with an error says. */
+export interface Refusal {
+  /** For a person: the exporter's words, or the status's name where it sent none. */
+  readonly text: string;
+  /** Who holds the export, where that is the reason. */
+  readonly current: Holder | null;
+}
+
+/** The answer with an error, or null if it is malformed. */
+export function decodeRefusal(bytes: Uint8Array, status: number): Refusal | null {
+  const reader = new TlvReader(bytes, [Tlv.TEXT, Tlv.CURRENT]);
+  const text = printable(reader.text(Tlv.TEXT) ?? "");
+  const current = readCurrent(reader);
+  return reader.status === Status.OK ? { text: text === "" ? statusName(status) : text, current } : null;
+}
+
+/** What the exporter answered to a hello. */
+export interface HelloAnswer {
+  readonly status: number;
+  /** For a person. */
+  readonly text: string;
+  /** The chosen cipher and digest; -1 unless there is exactly one. */
+  readonly cipher: number;
+  readonly digest: number;
+}
+
+/** The body of the exporter's hello, or null if it is malformed. */
+export function decodeHelloAnswer(bytes: Uint8Array): HelloAnswer | null {
+  const reader = new TlvReader(bytes, [Tlv.CIPHERS, Tlv.DIGESTS, Tlv.STATUS, Tlv.TEXT]);
+  const ciphers = reader.uint16s(Tlv.CIPHERS) ?? [];
+  const digests = reader.uint16s(Tlv.DIGESTS) ?? [];
+  const status = reader.uint32(Tlv.STATUS);
+  const text = printable(reader.text(Tlv.TEXT) ?? "");
+  if (reader.status !== Status.OK || status === null) return null;
   return {
-    storage: value.slice(0, IDENTITY_BYTES),
-    durability: value.slice(IDENTITY_BYTES, 2 * IDENTITY_BYTES),
-    writeEpoch: reader.uint64Of(value, 2 * IDENTITY_BYTES),
+    status,
+    text: text === "" ? statusName(status) : text,
+    cipher: ciphers.length === 1 ? ciphers[0] : -1,
+    digest: digests.length === 1 ? digests[0] : -1,
   };
 }
 
-/** A wish outside its limits is granted as if it were the nearest one within. */
-function wish(value: number | null, least: number, most: number): number | null {
-  return value === null ? null : Math.min(Math.max(value, least), most);
+/**
+ * The answer to LIST, or null if it is malformed: also when its names do not ascend from `after` on, or it promises
+ * more and gives nothing, so that asking page after page comes to an end.
+ */
+export function decodeList(bytes: Uint8Array, after: string): { entries: ListEntry[]; more: boolean } | null {
+  const reader = new TlvReader(bytes, [Tlv.ENTRY, Tlv.MORE], [Tlv.ENTRY]);
+  const entries: ListEntry[] = [];
+  let last: Uint8Array = new TextEncoder().encode(after);
+  for (const value of reader.all(Tlv.ENTRY)) {
+    if (value.length <= 16) return null;
+    const view = new DataView(value.buffer, value.byteOffset, value.length);
+    const nameBytes = value.subarray(16);
+    if (!isBefore(last, nameBytes)) return null;
+    last = nameBytes;
+    const access = view.getUint32(8, true);
+    if (access > Access.READ_WRITE) return null;
+    entries.push({
+      name: reader.nameOf(nameBytes),
+      size: reader.uint64Of(value, 0),
+      access,
+      features: view.getUint32(12, true),
+    });
+  }
+  const more = reader.isSet(Tlv.MORE);
+  return reader.status === Status.OK && !(more && entries.length === 0) ? { entries, more } : null;
 }
 
-function isAllZero(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0);
+/** Whether a disk can have this logical block, in bytes, and this size. */
+function isShape(logicalBlock: number, size: number, blockMax: number): boolean {
+  // A power of two has one bit set.
+  return logicalBlock >= 1 && logicalBlock <= blockMax && (logicalBlock & (logicalBlock - 1)) === 0 &&
+    size % logicalBlock === 0;
+}
+
+/** The answer to DESCRIBE, or null if it is malformed. */
+export function decodeDescription(bytes: Uint8Array): Description | null {
+  const accepted = [Tlv.SIZE, Tlv.BLOCKS, Tlv.ACCESS, Tlv.FEATURES, Tlv.IDENTITIES, Tlv.CURRENT];
+  const reader = new TlvReader(bytes, accepted);
+  const shape = readShape(reader);
+  const identities = readIdentities(reader);
+  const access = reader.uint32(Tlv.ACCESS);
+  const features = reader.uint64(Tlv.FEATURES);
+  const current = readCurrent(reader);
+  if (reader.status !== Status.OK || shape === null || identities === null) return null;
+  if (access === null || access > Access.READ_WRITE || features === null) return null;
+  if (!isShape(shape.logicalBlock, shape.size, PAYLOAD_BYTES_MAX)) return null;
+  return { ...shape, access, features, identities, current };
+}
+
+/** The answer to OPEN or JOIN, or null if it is malformed or its numbers are outside the limits of SPEC.md. */
+export function decodeUsableGrant(bytes: Uint8Array): Grant | null {
+  const grant = decodeGrant(new TlvReader(bytes, GRANT_TLVS));
+  if (grant === null || grant.access > Access.READ_WRITE) return null;
+  if (grant.slots < 1 || grant.slots > DEPTH_MAX || grant.lanes < 1 || grant.lanes > LANES_MAX) return null;
+  if (grant.maxPayload < PAYLOAD_BYTES_GRANT_MIN || grant.maxPayload > PAYLOAD_BYTES_MAX) return null;
+  if (grant.payloadBytes < grant.maxPayload || grant.leaseMs > LEASE_MS_MAX) return null;
+  return isShape(grant.logicalBlock, grant.size, grant.maxPayload) ? grant : null;
 }

@@ -1,0 +1,523 @@
+/**
+ * The client's side of a lane: requests go out in slots, replies come back in any order (SPEC.md, sections 5 and 7). A
+ * lane outlives its connections: what awaits its reply when one is lost is sent again on the next.
+ *
+ * @module
+ */
+import { assert } from "./assert.ts";
+import type { FrameCodec } from "./codec.ts";
+import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
+import { ProtocolError } from "./error.ts";
+import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX, PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
+import { EXTENT_BYTES, ExtentFlag, Operation } from "./request.ts";
+import { errnoOfStatus, Status } from "./status.ts";
+import {
+  FLAG_PROBE,
+  frameFlags,
+  frameLane,
+  frameOffset,
+  framePayloadBytes,
+  frameSequence,
+  frameSlot,
+  frameStatus,
+  FrameType,
+  frameType,
+  HEADER_BYTES,
+  HeaderAt,
+  isZero64,
+  PREFIX_BYTES_MAX,
+  ProbeState,
+  readUint64,
+  REPLY,
+  writeHeader,
+} from "./wire.ts";
+
+/**
+ * Frames without a slot (pongs, pings, CLOSE) that may be unsent at once. A stream gives its machine nothing more while
+ * 512 messages wait to be sent (`UNSENT_MESSAGES_MAX` of the engine), so that many pongs, and a few frames of this side's
+ * own. An exporter that asks without reading so garbles nothing but what it is sent itself, and grows nothing.
+ */
+const CONTROL_FRAMES = 512 + 16;
+
+/** Bytes of the arena for a lane's frames without a slot. */
+export const CLIENT_LANE_CONTROL_BYTES = CONTROL_FRAMES * PREFIX_BYTES_MAX;
+
+/** What a lane was granted, and where its memory is. */
+export interface ClientLaneOptions {
+  /** Its number in the session. */
+  readonly lane: number;
+  /** How many slots it has. */
+  readonly depth: number;
+  /** The longest READ or WRITE, in bytes. */
+  readonly maxPayload: number;
+  /** Arena offset of {@link CLIENT_LANE_CONTROL_BYTES}. */
+  readonly controlAt: number;
+  /** Bytes of READs and WRITEs that may await their reply; without it as many as all slots can carry. */
+  readonly payloadBytes?: number;
+  /** In bytes; what BLOCK_STATUS describes is at least one. Without it 1. */
+  readonly logicalBlock?: number;
+  /** After this long without a byte from the exporter it is pinged. */
+  readonly pingIdleMs?: number;
+  /** After this long without a byte from the exporter it counts as dead. */
+  readonly deadMs?: number;
+}
+
+/** Whom a {@link ClientLane} tells what came. From within each call the next request may be made. */
+export interface ClientLaneHost {
+  /** Queues bytes of the arena for sending, in order; they stay as they are until the slot completes. */
+  transmit(at: number, bytes: number): void;
+  /**
+   * The request in the slot has ended, and the slot is free.
+   *
+   * @param status 0 or a negative errno
+   * @param payloadBytes what a READ or BLOCK_STATUS put into its place; else 0
+   */
+  completed(laneSlot: number, status: number, payloadBytes: number): void;
+  /** The export has another size now, in bytes. */
+  resized(size: number): void;
+  /** The exporter is ending: new requests are refused. */
+  shuttingDown(): void;
+  /** Another session took over. This one is over, and its connection ends. */
+  fenced(): void;
+  /** CLOSE is answered: the session is gone, and its connection ends. */
+  closed(): void;
+  /** What became of the slot's request, a `ProbeState`; asked for by `probe`. */
+  probed?(laneSlot: number, state: number): void;
+}
+
+/** Free; waiting to be sent on the next connection; sent on the present one. */
+const SlotState = { FREE: 0, UNSENT: 1, SENT: 2 } as const;
+
+/** Fields of a header that a frame without a slot may use, a bit set. */
+const Field = { FLAGS: 1, SLOT: 2, OFFSET: 4, STATUS: 8 } as const;
+
+/**
+ * One lane of a session.
+ *
+ * @example
+ * ```ts
+ * lane.connect(codec, now); // on the connection that OPEN or JOIN was granted on
+ * stream.start(lane);
+ * lane.request(0, payloadAt, Operation.READ, 0, 4096, 0); // host.completed(0, 0, 4096) comes later
+ * ```
+ */
+export class ClientLane implements StreamConsumer {
+  payloadAt = -1;
+  payloadBytes = 0;
+  /** A `ProtocolError` once the lane has answered CLOSE because of one, or `tick` has found the peer dead; else 0. */
+  error: number = ProtocolError.NONE;
+  /** How many requests await their reply. */
+  busy = 0;
+  /** Bytes that READs and WRITEs may still ask for before one of them is answered. */
+  creditBytes: number;
+  /** Its number in the session. */
+  readonly lane: number;
+  /** How many slots it has. */
+  readonly depth: number;
+  readonly #memory: Memory;
+  readonly #host: ClientLaneHost;
+  readonly #maxPayload: number;
+  readonly #logicalBlock: number;
+  readonly #pingIdleMs: number;
+  readonly #deadMs: number;
+  readonly #controlAt: number;
+  #controlNext = 0;
+  #codec: FrameCodec | null = null;
+  #isClosing = false;
+
+  readonly #state: Uint8Array;
+  readonly #sequence: Uint32Array;
+  readonly #operation: Uint8Array;
+  readonly #flags: Uint8Array;
+  readonly #offset: Float64Array;
+  readonly #length: Float64Array;
+  readonly #payloadAt: Float64Array;
+  readonly #isProbeWanted: Uint8Array;
+  #probesWanted = 0;
+  /** The slot whose payload is being received. */
+  #slot = -1;
+
+  #heardAt = 0;
+  #isPinging = false;
+  #pingToken = 0;
+  /** The slot that the ping under way asks about, or -1. */
+  #probeSlot = -1;
+  #probeSequence = 0;
+
+  constructor(memory: Memory, options: ClientLaneOptions, host: ClientLaneHost) {
+    assert(options.depth >= 1 && options.depth <= DEPTH_MAX, "the depth is within the limits");
+    assert(options.lane >= 0 && options.lane < LANES_MAX, "the lane is within the limits");
+    assert(options.maxPayload >= 1 && options.maxPayload <= PAYLOAD_BYTES_MAX, "the payload is within the limits");
+    this.#memory = memory;
+    this.#host = host;
+    this.lane = options.lane;
+    this.depth = options.depth;
+    this.creditBytes = options.payloadBytes ?? options.depth * options.maxPayload;
+    this.#maxPayload = options.maxPayload;
+    this.#logicalBlock = options.logicalBlock ?? 1;
+    this.#pingIdleMs = options.pingIdleMs ?? PING_IDLE_MS;
+    this.#deadMs = options.deadMs ?? PEER_DEAD_MS;
+    this.#controlAt = options.controlAt;
+    this.#state = new Uint8Array(options.depth);
+    this.#sequence = new Uint32Array(options.depth);
+    this.#operation = new Uint8Array(options.depth);
+    this.#flags = new Uint8Array(options.depth);
+    this.#offset = new Float64Array(options.depth);
+    this.#length = new Float64Array(options.depth);
+    this.#payloadAt = new Float64Array(options.depth);
+    this.#isProbeWanted = new Uint8Array(options.depth);
+  }
+
+  /** Bytes of the next header: a frame's prefix. Only while connected. */
+  get headerBytes(): number {
+    return this.#codec === null ? HEADER_BYTES : this.#codec.prefixBytes;
+  }
+
+  /** Whether there is a connection. */
+  get isConnected(): boolean {
+    return this.#codec !== null;
+  }
+
+  /**
+   * Begins on a connection that was granted. What is busy from an earlier one waits for `resend`.
+   *
+   * @param codec goes on where the door ended
+   * @param now milliseconds on any clock that does not jump
+   */
+  connect(codec: FrameCodec, now: number): void {
+    assert(this.#codec === null, "the connection before is gone");
+    this.#codec = codec;
+    this.#heardAt = now;
+    this.#isClosing = false;
+    this.error = ProtocolError.NONE;
+  }
+
+  /** The connection is gone, and nothing of it is under way in the kernel. What is busy stays so. */
+  disconnect(): void {
+    this.#codec = null;
+    this.#slot = -1;
+    this.#isPinging = false;
+    this.#probeSlot = -1;
+    this.#isProbeWanted.fill(0);
+    this.#probesWanted = 0;
+    for (let i = 0; i < this.depth; i++) if (this.#state[i] === SlotState.SENT) this.#state[i] = SlotState.UNSENT;
+  }
+
+  /**
+   * Begins every slot's sequence anew: the exporter has no slot table of this lane any more (it was joined fresh, or the
+   * session opened at another instance). What is busy becomes the first request of its slot. Between two connections.
+   */
+  clear(): void {
+    assert(this.#codec === null, "slots are cleared between connections");
+    for (let i = 0; i < this.depth; i++) this.#sequence[i] = this.#state[i] === SlotState.FREE ? 0 : 1;
+  }
+
+  /** Whether the slot has a request that awaits its reply. */
+  isBusy(laneSlot: number): boolean {
+    return this.#state[laneSlot] !== SlotState.FREE;
+  }
+
+  /** Whether the slot has a request that is not sent on the present connection: `resend` is due. */
+  isUnsent(laneSlot: number): boolean {
+    return this.#state[laneSlot] === SlotState.UNSENT;
+  }
+
+  /**
+   * A new request, sent at once, or by `resend` on the next connection when there is none.
+   *
+   * @param laneSlot a free slot
+   * @param payloadAt arena offset of its data, to be left alone until it completes; the frame's prefix (up to 112 bytes)
+   * is written right before it
+   * @param operation an `Operation`
+   * @param offset in bytes, a multiple of the logical block; FLUSH 0
+   * @param length in bytes; READ and WRITE within the maximum payload and {@link creditBytes}; FLUSH 0
+   * @param flags `RequestFlag` set
+   */
+  request(
+    laneSlot: number,
+    payloadAt: number,
+    operation: number,
+    offset: number,
+    length: number,
+    flags: number,
+  ): void {
+    assert(this.#state[laneSlot] === SlotState.FREE, "the slot exists and is free");
+    assert(operation >= Operation.READ && operation <= Operation.BLOCK_STATUS, "there is such an operation");
+    if (operation === Operation.READ || operation === Operation.WRITE) {
+      assert(length >= 1 && length <= this.#maxPayload, "a READ or WRITE is within the maximum payload");
+      assert(length <= this.creditBytes, "the request is within the credit");
+      this.creditBytes -= length;
+    }
+    this.#sequence[laneSlot]++;
+    this.#operation[laneSlot] = operation;
+    this.#flags[laneSlot] = flags;
+    this.#offset[laneSlot] = offset;
+    this.#length[laneSlot] = length;
+    this.#payloadAt[laneSlot] = payloadAt;
+    this.#state[laneSlot] = SlotState.UNSENT;
+    this.busy++;
+    if (this.#codec !== null && !this.#isClosing) this.resend(laneSlot);
+  }
+
+  /** Sends a busy slot's request, with its sequence as it is; once on each connection. */
+  resend(laneSlot: number): void {
+    const codec = this.#codec;
+    assert(codec !== null && !this.#isClosing, "there is a connection that takes requests");
+    assert(this.#state[laneSlot] === SlotState.UNSENT, "the request is not sent on this connection yet");
+    const operation = this.#operation[laneSlot];
+    const payloadAt = this.#payloadAt[laneSlot];
+    const length = this.#length[laneSlot];
+    const payloadBytes = operation === Operation.WRITE ? length : 0;
+    const at = payloadAt - codec.prefixBytes;
+    writeHeader(
+      this.#memory,
+      at,
+      operation,
+      this.#flags[laneSlot],
+      laneSlot,
+      this.lane,
+      this.#sequence[laneSlot],
+      this.#offset[laneSlot],
+      length,
+      payloadBytes,
+      0,
+    );
+    codec.seal(at, payloadAt, payloadBytes);
+    this.#state[laneSlot] = SlotState.SENT;
+    this.#host.transmit(at, codec.prefixBytes + payloadBytes);
+  }
+
+  /** Asks what became of a request that was sent on this connection; the answer is `host.probed`. */
+  probe(laneSlot: number): void {
+    assert(this.#codec !== null, "there is a connection");
+    assert(this.#state[laneSlot] === SlotState.SENT, "the request was sent on this connection");
+    if (this.#isProbeWanted[laneSlot] !== 0) return;
+    this.#isProbeWanted[laneSlot] = 1;
+    this.#probesWanted++;
+    if (!this.#isPinging) this.#ping();
+  }
+
+  /** Ends the session. No request may follow; the answer, after all that executes, is `host.closed`. */
+  close(): void {
+    assert(this.#codec !== null && !this.#isClosing, "CLOSE is sent once, on a connection");
+    this.#isClosing = true;
+    this.#control(FrameType.CLOSE, 0, 0, 0, 0);
+  }
+
+  /** Bytes have arrived, or the kernel has taken bytes to send: the peer is alive. */
+  heard(now: number): void {
+    this.#heardAt = now;
+  }
+
+  /**
+   * Pings an exporter that has been silent, and finds a dead one: then {@link error} is set and the connection is to be
+   * closed.
+   *
+   * @returns in how many milliseconds it is to be called again, at the latest; Infinity: not on this connection
+   */
+  tick(now: number): number {
+    if (this.#codec === null || this.error !== ProtocolError.NONE) return Infinity;
+    const silentMs = now - this.#heardAt;
+    if (silentMs >= this.#deadMs) {
+      this.error = ProtocolError.PEER_DEAD;
+      return Infinity;
+    }
+    if (this.#isPinging) return this.#deadMs - silentMs;
+    if (silentMs < this.#pingIdleMs) return Math.min(this.#pingIdleMs, this.#deadMs) - silentMs;
+    this.#ping();
+    return this.#deadMs - silentMs;
+  }
+
+  onHeader(at: number): Verdict {
+    const codec = this.#codec;
+    assert(codec !== null, "there is a connection");
+    const error = codec.openPrefix(at);
+    if (error !== ProtocolError.NONE) return this.#fail(error);
+    if (frameLane(this.#memory, at) !== this.lane) return this.#fail(ProtocolError.LANE);
+    const type = frameType(this.#memory, at);
+    const operation = type - REPLY;
+    if (operation >= Operation.READ && operation <= Operation.BLOCK_STATUS) return this.#onReply(at, operation);
+    return this.#onControl(at, type);
+  }
+
+  onPayload(): Verdict {
+    const codec = this.#codec;
+    const slot = this.#slot;
+    assert(codec !== null && slot >= 0, "a payload is due");
+    this.#slot = -1;
+    const error = codec.openPayload(this.payloadAt, this.payloadBytes);
+    if (error !== ProtocolError.NONE) return this.#fail(error);
+    if (this.#operation[slot] === Operation.BLOCK_STATUS && !this.#areExtents(slot)) {
+      return this.#fail(ProtocolError.EXTENTS);
+    }
+    this.#complete(slot, 0, this.payloadBytes);
+    return Verdict.NEXT;
+  }
+
+  #onReply(at: number, operation: number): Verdict {
+    const memory = this.#memory;
+    const slot = frameSlot(memory, at);
+    if (slot >= this.depth) return this.#fail(ProtocolError.SLOT);
+    if (this.#state[slot] !== SlotState.SENT || this.#operation[slot] !== operation) {
+      return this.#fail(ProtocolError.UNEXPECTED_REPLY);
+    }
+    if (frameSequence(memory, at) !== this.#sequence[slot]) return this.#fail(ProtocolError.SEQUENCE);
+    if (
+      frameFlags(memory, at) !== 0 || !isZero64(memory.view, at + HeaderAt.OFFSET) ||
+      !isZero64(memory.view, at + HeaderAt.LENGTH)
+    ) return this.#fail(ProtocolError.FIELD);
+    const status = frameStatus(memory, at);
+    const payloadBytes = framePayloadBytes(memory, at);
+    if (!this.#isPayloadOf(slot, status, payloadBytes)) return this.#fail(ProtocolError.PAYLOAD_BYTES);
+    if (payloadBytes > 0) {
+      this.#slot = slot;
+      this.payloadAt = this.#payloadAt[slot];
+      this.payloadBytes = payloadBytes;
+      return Verdict.PAYLOAD;
+    }
+    this.#complete(slot, status, 0);
+    return Verdict.NEXT;
+  }
+
+  /** Whether a reply with this status may have so much payload. */
+  #isPayloadOf(slot: number, status: number, payloadBytes: number): boolean {
+    if (status === Status.OK) {
+      if (this.#operation[slot] === Operation.READ) return payloadBytes === this.#length[slot];
+      if (this.#operation[slot] === Operation.BLOCK_STATUS) {
+        return payloadBytes >= EXTENT_BYTES && payloadBytes % EXTENT_BYTES === 0 && payloadBytes <= this.#maxPayload;
+      }
+    }
+    return payloadBytes === 0;
+  }
+
+  /** Whether the payload that has arrived describes the range that the slot's BLOCK_STATUS asked about. */
+  #areExtents(slot: number): boolean {
+    const view = this.#memory.view;
+    const end = this.payloadAt + this.payloadBytes;
+    let sum = 0;
+    for (let at = this.payloadAt; at < end; at += EXTENT_BYTES) {
+      const bytes = readUint64(view, at);
+      // Below 2^53 each, and cut off at the request's length, so that the sum stays exact.
+      if (bytes < 1 || bytes > this.#length[slot] - sum) return false;
+      if ((view.getUint32(at + 8, true) & ~(ExtentFlag.HOLE | ExtentFlag.ZERO)) !== 0) return false;
+      if (view.getUint32(at + 12, true) !== 0) return false;
+      sum += bytes;
+    }
+    return sum >= this.#logicalBlock;
+  }
+
+  #complete(slot: number, status: number, payloadBytes: number): void {
+    const operation = this.#operation[slot];
+    const isMutation = operation === Operation.WRITE || operation === Operation.DISCARD ||
+      operation === Operation.WRITE_ZEROES;
+    if (operation === Operation.READ || operation === Operation.WRITE) this.creditBytes += this.#length[slot];
+    this.#state[slot] = SlotState.FREE;
+    this.busy--;
+    // Last, since the host may use the slot again at once.
+    this.#host.completed(slot, errnoOfStatus(status, isMutation), payloadBytes);
+  }
+
+  #onControl(at: number, type: number): Verdict {
+    switch (type) {
+      case FrameType.PING:
+        if (!this.#hasOnly(at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
+        this.#control(FrameType.PING | REPLY, 0, 0, 0, frameOffset(this.#memory, at));
+        return Verdict.NEXT;
+      case FrameType.PING | REPLY:
+        return this.#onPong(at);
+      case FrameType.RESIZED:
+        if (!this.#hasOnly(at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
+        this.#host.resized(frameOffset(this.#memory, at));
+        return Verdict.NEXT;
+      case FrameType.SHUTTING_DOWN:
+        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        this.#host.shuttingDown();
+        return Verdict.NEXT;
+      case FrameType.FENCED:
+        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        this.#host.fenced();
+        return Verdict.CLOSE;
+      case FrameType.CLOSE | REPLY:
+        if (!this.#isClosing) return this.#fail(ProtocolError.UNEXPECTED_REPLY);
+        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        this.#host.closed();
+        return Verdict.CLOSE;
+      case FrameType.FENCING:
+      case FrameType.LIST | REPLY:
+      case FrameType.DESCRIBE | REPLY:
+      case FrameType.OPEN | REPLY:
+      case FrameType.JOIN | REPLY:
+        return this.#fail(ProtocolError.PHASE);
+      default:
+        return this.#fail(ProtocolError.TYPE);
+    }
+  }
+
+  #onPong(at: number): Verdict {
+    const memory = this.#memory;
+    if (!this.#isPinging || frameOffset(memory, at) !== this.#pingToken) {
+      return this.#fail(ProtocolError.UNEXPECTED_REPLY);
+    }
+    const slot = this.#probeSlot;
+    if (!this.#hasOnly(at, Field.OFFSET | (slot < 0 ? 0 : Field.FLAGS | Field.SLOT | Field.STATUS))) {
+      return this.#fail(ProtocolError.FIELD);
+    }
+    const state = frameStatus(memory, at);
+    if (slot >= 0) {
+      if (frameFlags(memory, at) !== FLAG_PROBE || state > ProbeState.DONE) return this.#fail(ProtocolError.FIELD);
+      if (frameSlot(memory, at) !== slot || frameSequence(memory, at) !== this.#probeSequence) {
+        return this.#fail(ProtocolError.UNEXPECTED_REPLY);
+      }
+    }
+    this.#isPinging = false;
+    this.#probeSlot = -1;
+    if (this.#probesWanted > 0) this.#ping();
+    // The reply may have come meanwhile: then there is nothing more to tell.
+    if (slot >= 0 && this.#state[slot] === SlotState.SENT && this.#sequence[slot] === this.#probeSequence) {
+      this.#host.probed?.(slot, state);
+    }
+    return Verdict.NEXT;
+  }
+
+  /** Whether a frame without a slot has all fields zero but those named. A u64 beyond safe integers counts as wrong. */
+  #hasOnly(at: number, fields: number): boolean {
+    const { view } = this.#memory;
+    return ((fields & Field.FLAGS) !== 0 || frameFlags(this.#memory, at) === 0) &&
+      ((fields & Field.SLOT) !== 0 || (frameSlot(this.#memory, at) | frameSequence(this.#memory, at)) === 0) &&
+      ((fields & Field.OFFSET) !== 0 ? frameOffset(this.#memory, at) >= 0 : isZero64(view, at + HeaderAt.OFFSET)) &&
+      ((fields & Field.STATUS) !== 0 || frameStatus(this.#memory, at) === 0) &&
+      isZero64(view, at + HeaderAt.LENGTH) && framePayloadBytes(this.#memory, at) === 0;
+  }
+
+  /** Sends the one ping that may be under way: for a probe where one is wanted. */
+  #ping(): void {
+    this.#isPinging = true;
+    this.#pingToken++;
+    if (this.#probesWanted === 0) {
+      this.#control(FrameType.PING, 0, 0, 0, this.#pingToken);
+      return;
+    }
+    const slot = this.#isProbeWanted.indexOf(1);
+    this.#isProbeWanted[slot] = 0;
+    this.#probesWanted--;
+    this.#probeSlot = slot;
+    this.#probeSequence = this.#sequence[slot];
+    this.#control(FrameType.PING, FLAG_PROBE, slot, this.#probeSequence, this.#pingToken);
+  }
+
+  /** Sends a frame without payload from the control ring. */
+  #control(type: number, flags: number, slot: number, sequence: number, offset: number): void {
+    const codec = this.#codec;
+    assert(codec !== null, "there is a connection");
+    const at = this.#controlAt + this.#controlNext * PREFIX_BYTES_MAX;
+    this.#controlNext = (this.#controlNext + 1) % CONTROL_FRAMES;
+    writeHeader(this.#memory, at, type, flags, slot, this.lane, sequence, offset, 0, 0, 0);
+    codec.seal(at, at, 0);
+    this.#host.transmit(at, codec.prefixBytes);
+  }
+
+  #fail(error: number): Verdict {
+    this.error = error;
+    return Verdict.CLOSE;
+  }
+}
