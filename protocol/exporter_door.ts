@@ -7,7 +7,7 @@
 import { assert } from "./assert.ts";
 import { CODEC_DIGESTS, CODEC_SCRATCH_BYTES, type Digests, FrameCodec } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
-import { decodeJoin, decodeOpen, encodeDescription, encodeEntries, writeHolder } from "./door_message.ts";
+import { decodeJoin, decodeOpen, encodeDescription, encodeEntries, writeHolder } from "./exporter_message.ts";
 import { ProtocolError } from "./error.ts";
 import { encodeHelloReply, type HelloConfig, negotiate } from "./exporter_hello.ts";
 import type { Description, Holder, JoinRequest, ListEntry, OpenRequest } from "./grant.ts";
