@@ -1,0 +1,404 @@
+/**
+ * A disk in a regular file, or in anything that takes the same system calls.
+ *
+ * @module
+ */
+import {
+  type BlockClient,
+  type BlockDevice,
+  EXTENT_BYTES,
+  ExtentFlag,
+  Operation,
+  PENDING,
+} from "../../engine/block.ts";
+import { type Geometry, RequestFlag } from "../../engine/block.ts";
+import type { Slots } from "../../engine/slots.ts";
+import { Advice, FallocateMode, Mapping, Protection, ReadWriteFlag, Seek } from "../../ffi/constants.ts";
+import { check, Errno } from "../../ffi/errno.ts";
+import { lseek, mmap, munmap, pread, pwrite } from "../../ffi/libc.ts";
+import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
+import type { OpenedDisk } from "./disk.ts";
+import { RETRIES_MAX, StickyFailure, type SyncClient, SyncGroup } from "./sync.ts";
+
+/** What a slot is waiting for. */
+const Phase = {
+  IDLE: 0,
+  READ: 1,
+  WRITE: 2,
+  /** A FUA write has met ENOSPC: the same again without FUA, to learn where it came from. */
+  REWRITE: 3,
+  FALLOCATE: 4,
+  /** Writing zeroes, where the file system has nothing better. */
+  ZERO: 5,
+  ADVISE: 6,
+  SYNC: 7,
+} as const;
+
+const PUNCH = FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE;
+const ZERO_RANGE = FallocateMode.ZERO_RANGE | FallocateMode.KEEP_SIZE;
+
+/** Zeroes written at a time: as a slot's payload, so that they take their turn with other requests. */
+const ZERO_AREA_BYTES = 256 * 1024;
+/** The longest fallocate or fadvise at a time, so that the poll loop, which waits for each, comes round in between. */
+const PIECE_BYTES = 128 * 1024 * 1024;
+/** Extents of one BLOCK_STATUS: each costs two lseek calls of about a microsecond on the spot. */
+const EXTENTS_MAX = 128;
+
+/**
+ * A disk in a file. In a file system in memory, READ and WRITE are done on the spot; in all others everything that can
+ * wait for a disk goes through the loop. The one exception is BLOCK_STATUS, for which the loop has no operation: lseek
+ * may wait for the disk to read an extent map, and walks the pages of a file in memory.
+ */
+export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
+  readonly geometry: Geometry;
+  protected readonly slots: Slots;
+  readonly #disk: OpenedDisk;
+  readonly #fd: number;
+  readonly #loop: Loop;
+  readonly #kind: number;
+  readonly #sticky: StickyFailure;
+  readonly #syncs: SyncGroup;
+  readonly #zeroAddress: number;
+  readonly #phase: Uint8Array;
+  readonly #operation: Uint8Array;
+  readonly #flags: Uint8Array;
+  readonly #mode: Uint8Array;
+  readonly #retries: Uint8Array;
+  readonly #generation: Uint32Array;
+  /** Of a request: where it starts, how far it is, where it ends; in bytes of the disk. */
+  readonly #start: Float64Array;
+  readonly #position: Float64Array;
+  readonly #end: Float64Array;
+  readonly #extentBytes: Uint32Array;
+  readonly #clients: (BlockClient | null)[];
+  /** The file system has said EOPNOTSUPP once. */
+  #punchUnsupported = false;
+  #zeroRangeUnsupported = false;
+
+  /**
+   * @param disk stays open as long as the backend, and is not closed by it
+   * @param loop takes two handlers
+   * @param slots the Worker's slots
+   * @param stickyWord shared by all Workers that serve the disk, see {@link StickyFailure}
+   */
+  constructor(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array) {
+    this.geometry = disk.geometry;
+    this.slots = slots;
+    this.#disk = disk;
+    this.#fd = disk.fd;
+    this.#loop = loop;
+    this.#kind = loop.register(this);
+    this.#sticky = new StickyFailure(stickyWord);
+    this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
+    // Never written to, so all of it is the kernel's one page of zeroes.
+    const mapping = Mapping.PRIVATE | Mapping.ANONYMOUS;
+    this.#zeroAddress = check(mmap(ZERO_AREA_BYTES, Protection.READ, mapping, -1, 0), "map an area of zeroes");
+    this.#phase = new Uint8Array(slots.count);
+    this.#operation = new Uint8Array(slots.count);
+    this.#flags = new Uint8Array(slots.count);
+    this.#mode = new Uint8Array(slots.count);
+    this.#retries = new Uint8Array(slots.count);
+    this.#generation = new Uint32Array(slots.count);
+    this.#start = new Float64Array(slots.count);
+    this.#position = new Float64Array(slots.count);
+    this.#end = new Float64Array(slots.count);
+    this.#extentBytes = new Uint32Array(slots.count);
+    this.#clients = new Array<BlockClient | null>(slots.count).fill(null);
+  }
+
+  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
+    if (this.#phase[slot] !== Phase.IDLE) throw new Error(`Slot ${slot} has a request already`);
+    this.#operation[slot] = operation;
+    this.#flags[slot] = flags;
+    this.#start[slot] = offset;
+    this.#position[slot] = offset;
+    this.#end[slot] = offset + length;
+    this.#retries[slot] = 0;
+    const status = this.#begin(slot, operation, offset, length, flags);
+    if (status === PENDING) this.#clients[slot] = client;
+    return status;
+  }
+
+  extentBytes(slot: number): number {
+    return this.#extentBytes[slot];
+  }
+
+  close(): void {
+    this.#syncs.close();
+    munmap(this.#zeroAddress, ZERO_AREA_BYTES);
+  }
+
+  complete(slot: number, generation: number, result: number): void {
+    if (generation !== this.#generation[slot]) throw new Error(`Slot ${slot} completed an operation twice`);
+    if ((result === -Errno.EINTR || result === -Errno.EAGAIN) && this.#retries[slot] < RETRIES_MAX) {
+      this.#retries[slot]++;
+      this.#step(slot);
+      return;
+    }
+    switch (this.#phase[slot]) {
+      case Phase.FALLOCATE:
+        this.#fallocated(slot, result);
+        return;
+      case Phase.ADVISE:
+        // Advice that was not taken is no error.
+        this.#advance(slot, PIECE_BYTES);
+        return;
+      case Phase.REWRITE:
+        this.#rewritten(slot, result);
+        return;
+      default:
+        this.#transferred(slot, result);
+    }
+  }
+
+  onSynced(slot: number, status: number): void {
+    this.#finish(slot, status);
+  }
+
+  /**
+   * Describes the range from `offset` on, at most `length` bytes, in extents in the slot's payload area.
+   *
+   * @returns 0 or a negative errno
+   */
+  protected blockStatus(slot: number, offset: number, length: number): number {
+    const block = this.geometry.logicalBlock;
+    const end = offset + length;
+    let position = offset;
+    for (let count = 0; position < end && count < EXTENTS_MAX; count++) {
+      const found = lseek(this.#fd, position, Seek.DATA);
+      // ENXIO: nothing but a hole from here on. EINVAL: the file system does not know; then all is data.
+      const data = found === -Errno.ENXIO ? end : found === -Errno.EINVAL ? position : found;
+      if (data < 0) return data;
+      // A block that is partly data is data.
+      const dataFrom = Math.min(end, data - data % block);
+      if (dataFrom > position) {
+        this.addExtent(slot, dataFrom - position, ExtentFlag.HOLE | ExtentFlag.ZERO);
+        position = dataFrom;
+        continue;
+      }
+      const hole = lseek(this.#fd, position, Seek.HOLE);
+      const dataEnd = hole < 0 ? end : Math.min(end, Math.max(position + block, Math.ceil(hole / block) * block));
+      this.addExtent(slot, dataEnd - position, 0);
+      position = dataEnd;
+    }
+    return 0;
+  }
+
+  /** Adds an extent to the slot's BLOCK_STATUS. */
+  protected addExtent(slot: number, length: number, flags: number): void {
+    const view = this.slots.arena.view;
+    const at = this.slots.payloadAt(slot) + this.#extentBytes[slot];
+    view.setUint32(at, length >>> 0, true);
+    view.setUint32(at + 4, Math.floor(length / 2 ** 32), true);
+    view.setUint32(at + 8, flags, true);
+    view.setUint32(at + 12, 0, true);
+    this.#extentBytes[slot] += EXTENT_BYTES;
+  }
+
+  #begin(slot: number, operation: number, offset: number, length: number, flags: number): number {
+    const mutates = operation === Operation.WRITE || operation === Operation.DISCARD ||
+      operation === Operation.WRITE_ZEROES;
+    if (mutates && this.geometry.readOnly) return -Errno.EPERM;
+    if (operation === Operation.FLUSH || mutates && (flags & RequestFlag.FUA) !== 0) {
+      if (this.#sticky.status !== 0) return this.#sticky.status;
+    }
+    if (operation === Operation.FLUSH) {
+      // In memory there is nothing to flush to.
+      return this.#disk.inline ? 0 : this.#sync(slot);
+    }
+    if (operation === Operation.BLOCK_STATUS) {
+      if (length === 0) return -Errno.EINVAL;
+      this.#extentBytes[slot] = 0;
+      return this.blockStatus(slot, offset, length);
+    }
+    if (length === 0) return 0;
+    switch (operation) {
+      case Operation.READ:
+        return this.#disk.inline ? this.#readNow(slot, offset, length) : this.#queue(slot, Phase.READ);
+      case Operation.WRITE:
+        return this.#disk.inline ? this.#writeNow(slot, offset, length) : this.#queue(slot, Phase.WRITE);
+      case Operation.DISCARD:
+        if (this.#punchUnsupported) return 0;
+        this.#mode[slot] = PUNCH;
+        return this.#queue(slot, Phase.FALLOCATE);
+      case Operation.WRITE_ZEROES:
+        return this.#chooseZeroes(slot) ? this.#queue(slot, this.#phase[slot]) : -Errno.EOPNOTSUPP;
+      case Operation.CACHE:
+        return this.#disk.inline ? 0 : this.#queue(slot, Phase.ADVISE);
+      default:
+        return -Errno.EINVAL;
+    }
+  }
+
+  #queue(slot: number, phase: number): number {
+    this.#phase[slot] = phase;
+    this.#step(slot);
+    return PENDING;
+  }
+
+  #readNow(slot: number, offset: number, length: number): number {
+    const address = this.slots.payloadAddress(slot);
+    for (let done = 0, retries = 0; done < length;) {
+      const result = pread(this.#fd, address + done, length - done, offset + done);
+      if (result > 0) done += result;
+      else if (result !== -Errno.EINTR || ++retries > RETRIES_MAX) return result === 0 ? -Errno.EIO : result;
+    }
+    return 0;
+  }
+
+  #writeNow(slot: number, offset: number, length: number): number {
+    const address = this.slots.payloadAddress(slot);
+    for (let done = 0, retries = 0; done < length;) {
+      const result = pwrite(this.#fd, address + done, length - done, offset + done);
+      if (result > 0) done += result;
+      else if (result !== -Errno.EINTR || ++retries > RETRIES_MAX) return result === 0 ? -Errno.EIO : result;
+    }
+    return 0;
+  }
+
+  /** Chooses how the slot's range is zeroed and sets its phase; false: no way is fast enough. */
+  #chooseZeroes(slot: number): boolean {
+    const fast = (this.#flags[slot] & RequestFlag.FAST_ZERO) !== 0;
+    const keep = (this.#flags[slot] & RequestFlag.NO_UNMAP) !== 0;
+    if (!keep && !this.#punchUnsupported) {
+      this.#mode[slot] = PUNCH;
+      this.#phase[slot] = Phase.FALLOCATE;
+    } else if (!this.#zeroRangeUnsupported && (!fast || this.#disk.fastAllocatedZero)) {
+      this.#mode[slot] = ZERO_RANGE;
+      this.#phase[slot] = Phase.FALLOCATE;
+    } else if (!fast) {
+      this.#phase[slot] = Phase.ZERO;
+    } else {
+      this.#phase[slot] = Phase.IDLE;
+      return false;
+    }
+    return true;
+  }
+
+  /** Queues the next piece of the slot's request. */
+  #step(slot: number): void {
+    const generation = this.#generation[slot] = (this.#generation[slot] + 1) >>> 0;
+    const position = this.#position[slot];
+    const left = this.#end[slot] - position;
+    const address = this.slots.payloadAddress(slot) + position - this.#start[slot];
+    switch (this.#phase[slot]) {
+      case Phase.READ:
+        this.#loop.read(this.#fd, address, left, position, this.#kind, slot, generation);
+        break;
+      case Phase.WRITE: {
+        const rwFlags = (this.#flags[slot] & RequestFlag.FUA) !== 0 ? ReadWriteFlag.DSYNC : 0;
+        this.#loop.write(this.#fd, address, left, position, rwFlags, this.#kind, slot, generation);
+        break;
+      }
+      case Phase.REWRITE:
+        this.#loop.write(this.#fd, address, left, position, 0, this.#kind, slot, generation);
+        break;
+      case Phase.ZERO: {
+        const piece = Math.min(left, ZERO_AREA_BYTES);
+        this.#loop.write(this.#fd, this.#zeroAddress, piece, position, 0, this.#kind, slot, generation);
+        break;
+      }
+      case Phase.FALLOCATE: {
+        const piece = Math.min(left, PIECE_BYTES);
+        this.#loop.fallocate(this.#fd, this.#mode[slot], position, piece, this.#kind, slot, generation);
+        break;
+      }
+      case Phase.ADVISE: {
+        const piece = Math.min(left, PIECE_BYTES);
+        this.#loop.fadvise(this.#fd, position, piece, Advice.WILLNEED, this.#kind, slot, generation);
+        break;
+      }
+      default:
+        throw new Error(`Slot ${slot} has nothing to do`);
+    }
+  }
+
+  /** A read or write of data or zeroes has ended. */
+  #transferred(slot: number, result: number): void {
+    const fuaWrite = this.#phase[slot] === Phase.WRITE && (this.#flags[slot] & RequestFlag.FUA) !== 0;
+    if (fuaWrite && (result === -Errno.ENOSPC || result === -Errno.EDQUOT)) {
+      this.#phase[slot] = Phase.REWRITE;
+      this.#step(slot);
+      return;
+    }
+    // O_DIRECT goes on at a whole block only. Nothing transferred means that the file has become shorter.
+    const whole = result - result % this.geometry.logicalBlock;
+    if (whole > 0) {
+      this.#advance(slot, whole);
+      return;
+    }
+    const status = result < 0 ? result : -Errno.EIO;
+    if (fuaWrite) this.#sticky.record(status);
+    this.#finish(slot, status);
+  }
+
+  /**
+   * A FUA write met ENOSPC, and has been tried again without FUA. If there is still no space, the write itself had
+   * failed, before any flush: nothing that anybody relies on is lost, and once there is space all is well. But if it
+   * goes now, the ENOSPC may have been that of a flush (a thin volume has run full), which is lost data.
+   */
+  #rewritten(slot: number, result: number): void {
+    if (result < 0) {
+      this.#finish(slot, result);
+      return;
+    }
+    this.#sticky.record(-Errno.ENOSPC);
+    this.#finish(slot, -Errno.ENOSPC);
+  }
+
+  #fallocated(slot: number, result: number): void {
+    if (result === 0) {
+      this.#advance(slot, PIECE_BYTES);
+      return;
+    }
+    if (result !== -Errno.EOPNOTSUPP) {
+      this.#finish(slot, result);
+      return;
+    }
+    if (this.#mode[slot] === PUNCH) this.#punchUnsupported = true;
+    else this.#zeroRangeUnsupported = true;
+    if (this.#operation[slot] === Operation.DISCARD) this.#advance(slot, Infinity);
+    else if (this.#chooseZeroes(slot)) this.#step(slot);
+    else this.#finish(slot, -Errno.EOPNOTSUPP);
+  }
+
+  /** So many more bytes are done, or all that is left if that is less. */
+  #advance(slot: number, bytes: number): void {
+    this.#position[slot] += bytes;
+    this.#retries[slot] = 0;
+    if (this.#position[slot] < this.#end[slot]) {
+      this.#step(slot);
+      return;
+    }
+    if ((this.#flags[slot] & RequestFlag.FUA) === 0) {
+      this.#finish(slot, 0);
+      return;
+    }
+    switch (this.#operation[slot]) {
+      case Operation.WRITE:
+        // Another FUA write may have been given the error that this one should have had.
+        this.#finish(slot, this.#sticky.status);
+        break;
+      case Operation.DISCARD:
+      case Operation.WRITE_ZEROES:
+        if (this.#disk.inline) this.#finish(slot, 0);
+        else this.#sync(slot);
+        break;
+      default:
+        this.#finish(slot, 0);
+    }
+  }
+
+  #sync(slot: number): number {
+    this.#phase[slot] = Phase.SYNC;
+    this.#syncs.request(slot);
+    return PENDING;
+  }
+
+  #finish(slot: number, status: number): void {
+    const client = this.#clients[slot]!;
+    this.#clients[slot] = null;
+    this.#phase[slot] = Phase.IDLE;
+    client.onComplete(slot, status);
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * Stable storage: the flushes of one disk in one Worker, and the failure that sticks to all of them.
+ *
+ * @module
+ */
+import { Errno } from "../../ffi/errno.ts";
+import { close, open } from "../../ffi/libc.ts";
+import { OpenFlag } from "../../ffi/constants.ts";
+import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
+
+/**
+ * The failure of a disk: the first failed flush or FUA write, after which nothing that promises stable storage may
+ * succeed any more. The kernel reports a lost page once and then counts it as clean, so a later success would be a lie.
+ * All Workers that serve the disk share the word.
+ */
+export class StickyFailure {
+  readonly #word: Int32Array;
+
+  /** @param word one number over a SharedArrayBuffer, 0 at the start; see {@link makeStickyWord} */
+  constructor(word: Int32Array) {
+    if (word.length < 1) throw new RangeError("Cannot keep a sticky failure in no memory");
+    this.#word = word;
+  }
+
+  /** 0, or the negative errno of the first failure. */
+  get status(): number {
+    return Atomics.load(this.#word, 0);
+  }
+
+  /** Records a failure, unless there is one. */
+  record(status: number): void {
+    Atomics.compareExchange(this.#word, 0, 0, status);
+  }
+}
+
+/** The memory of a {@link StickyFailure}, to be given to each Worker that serves the disk. */
+export function makeStickyWord(): Int32Array<SharedArrayBuffer> {
+  return new Int32Array(new SharedArrayBuffer(4));
+}
+
+/** Who is told that a flush has ended. */
+export interface SyncClient {
+  /** @param status 0 or a negative errno, which is sticky already */
+  onSynced(slot: number, status: number): void;
+}
+
+/** End of a list of slots. */
+const NONE = -1;
+
+/** How often in a row an interrupted or deferred operation is tried again before its errno is believed. */
+export const RETRIES_MAX = 100;
+
+/**
+ * Flushes in groups: one fdatasync at a time, and all that ask meanwhile share the next one.
+ *
+ * The kernel reports a lost page once *to each open description*. So with two flushes of one description under way, one
+ * would take the error and the other would succeed. Therefore one at a time, and on a description of the Worker's own,
+ * which is only ever synced: an exporter that is killed leaves no write on it that the lock (on the disk's first
+ * description) would not see.
+ */
+export class SyncGroup implements CompletionHandler {
+  readonly #loop: Loop;
+  readonly #kind: number;
+  readonly #sticky: StickyFailure;
+  readonly #client: SyncClient;
+  readonly #fd: number;
+  readonly #ownFd: boolean;
+  readonly #next: Int32Array;
+  #waitingHead = NONE;
+  #waitingTail = NONE;
+  #runningHead = NONE;
+  #running = false;
+  #generation = 0;
+  #retries = 0;
+
+  /**
+   * @param fd the disk
+   * @param slotCount how many slots the Worker has
+   */
+  constructor(fd: number, loop: Loop, slotCount: number, sticky: StickyFailure, client: SyncClient) {
+    this.#loop = loop;
+    this.#kind = loop.register(this);
+    this.#sticky = sticky;
+    this.#client = client;
+    this.#next = new Int32Array(slotCount).fill(NONE);
+    // Without /proc the disk's own description must do; then only flushes of other Workers could take an error away.
+    const own = open(`/proc/self/fd/${fd}`, OpenFlag.READ_ONLY);
+    this.#ownFd = own >= 0;
+    this.#fd = this.#ownFd ? own : fd;
+  }
+
+  /** Asks for a flush of everything that is done by now; the client is told later, never from within. */
+  request(slot: number): void {
+    if (this.#waitingHead === NONE) this.#waitingHead = slot;
+    else this.#next[this.#waitingTail] = slot;
+    this.#waitingTail = slot;
+    if (!this.#running) this.#start();
+  }
+
+  complete(_tag: number, generation: number, result: number): void {
+    if (generation !== this.#generation) throw new Error("A flush completed twice");
+    if ((result === -Errno.EINTR || result === -Errno.EAGAIN) && this.#retries++ < RETRIES_MAX) {
+      this.#queue();
+      return;
+    }
+    if (result < 0) this.#sticky.record(result);
+    const status = this.#sticky.status;
+    let slot = this.#runningHead;
+    this.#runningHead = NONE;
+    this.#running = false;
+    if (this.#waitingHead !== NONE) this.#start();
+    while (slot !== NONE) {
+      // The slot may be used again from within the call.
+      const next = this.#next[slot];
+      this.#next[slot] = NONE;
+      this.#client.onSynced(slot, status);
+      slot = next;
+    }
+  }
+
+  /** Gives the description back. Nothing is under way. */
+  close(): void {
+    if (this.#ownFd) close(this.#fd);
+  }
+
+  #start(): void {
+    this.#runningHead = this.#waitingHead;
+    this.#waitingHead = NONE;
+    this.#waitingTail = NONE;
+    this.#running = true;
+    this.#retries = 0;
+    this.#queue();
+  }
+
+  #queue(): void {
+    this.#generation = (this.#generation + 1) >>> 0;
+    this.#loop.fdatasync(this.#fd, this.#kind, 0, this.#generation);
+  }
+}
