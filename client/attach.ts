@@ -40,7 +40,7 @@ export interface AttachmentStatus {
 
 /** A remote disk that is attached. */
 export interface RunningAttachment {
-  /** Names it on this machine: the number of its ublk device, or another name that is free. */
+  /** Names it on this machine: the number of its ublk device, or `nbd-PID`. */
   readonly id: number | string;
   /** For example `/dev/ublkb0`; null when it is served by NBD. */
   readonly device: string | null;

@@ -1,0 +1,78 @@
+/**
+ * `dst attach`.
+ *
+ * @module
+ */
+import { formatRemote, parseNbdAddress, parseRemote } from "../engine/control/address.ts";
+import { asUsage, type Command } from "../engine/control/arguments.ts";
+import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
+import { printable } from "../engine/control/output.ts";
+import { formatSize } from "../engine/size.ts";
+import { attach, type AttachOptions } from "./attach.ts";
+import { SESSION_OPTIONS, sessionOptions } from "./options.ts";
+
+/** The command. */
+export const command: Command = {
+  spec: {
+    name: "attach",
+    summary: "Makes an export of another machine a local block device",
+    positionals: "HOST[:PORT]/NAME",
+    count: [1, 1],
+    options: [
+      {
+        name: "--nbd",
+        value: "ADDRESS",
+        help: "serve the disk by NBD instead: HOST:PORT or unix:PATH; needs neither ublk nor root",
+      },
+      { name: "--read-only", help: "do not write; always admitted" },
+      { name: "--steal", help: "take the export from whoever holds it: its unfinished writes fail" },
+      ...SESSION_OPTIONS,
+      ...DAEMON_OPTIONS,
+    ],
+    notes: [
+      "The device is made by ublk (the kernel module ublk_drv, and root). NAME is all that follows the first slash.",
+      "SIGINT, SIGTERM and dst detach finish what is under way and detach; while the device is in use they refuse, say " +
+      "by whom, and it goes on.",
+    ],
+    examples: [
+      ["attach server/disk.img", "makes the export disk.img of server a device, say /dev/ublkb0"],
+      ["attach [2001:db8::1]:7701/data --read-only --background", "reads only; returns when the device is there"],
+      ["attach server/disk.img --nbd unix:/run/disk.sock", "serves it to programs that speak NBD, without the kernel"],
+    ],
+  },
+  run(args) {
+    const remote = asUsage(() => parseRemote(args.positionals[0]));
+    const options: AttachOptions = {
+      ...remote,
+      ...sessionOptions(args),
+      nbd: args.read("--nbd", parseNbdAddress) ?? null,
+      readOnly: args.has("--read-only"),
+      steal: args.has("--steal"),
+    };
+    return runDaemon({ kind: "attach", args, endsWithTerminal: false, start: () => start(options) });
+  },
+};
+
+async function start(options: AttachOptions): Promise<Daemon> {
+  const attachment = await attach(options);
+  const { device, nbd, size, readOnly } = attachment;
+  const remote = formatRemote(options.host, options.port, options.name);
+  const place = device ?? nbd ?? "";
+  const where = device === null ? { nbd } : { device };
+  const { promise: detached, resolve } = Promise.withResolvers<null>();
+  const how = readOnly ? ", read-only" : "";
+  return {
+    self: { id: String(attachment.id), attachment: { remote, device, nbd, size, readOnly }, listening: [] },
+    announcements: [{
+      json: { event: "attached", id: attachment.id, ...where, size, readOnly },
+      text: `${place} is ${printable(remote)} (${formatSize(size)}${how})`,
+    }],
+    farewell: { json: { event: "detached", id: attachment.id, ...where }, text: `${place} is detached` },
+    status: () => attachment.status(),
+    leave: async (force) => {
+      await attachment.detach(force);
+      resolve(null);
+    },
+    ended: Promise.race([detached, attachment.ended]),
+  };
+}

@@ -1,0 +1,198 @@
+/**
+ * `dst status` and `dst detach`: both talk to the daemons of this machine.
+ *
+ * @module
+ */
+import type { Command } from "./arguments.ts";
+import { Failure, messageOf } from "./failure.ts";
+import { writeOutput } from "./log.ts";
+import { announce, printable, table } from "./output.ts";
+import { type DaemonRecord, RuntimeDirectory } from "./runtime.ts";
+import { callControl } from "./socket.ts";
+import { formatSize } from "../size.ts";
+
+/** A daemon's main thread is never on the path of an I/O, so it answers at once or is in trouble. */
+const STATUS_TIMEOUT_MS = 2000;
+
+/** What a daemon's record and the daemon itself say. */
+interface Report {
+  readonly record: DaemonRecord;
+  /** What it answered; null when it did not. */
+  readonly status: Record<string, unknown> | null;
+  /** Why it did not answer, or null. */
+  readonly error: string | null;
+}
+
+/** `dst status`. */
+export const statusCommand: Command = {
+  spec: {
+    name: "status",
+    summary: "Shows the attachments and exports of this machine",
+    positionals: "",
+    count: [0, 0],
+    options: [{ name: "--json", help: "print all that is known as one JSON object" }],
+    notes: ["It shows what runs under the same user; daemons of root are seen by root."],
+    examples: [
+      ["status", "shows what is attached and exported, and how it is"],
+      ["status --json", "the same for programs"],
+    ],
+  },
+  async run(args) {
+    const runtime = RuntimeDirectory.open();
+    const reports = await Promise.all(runtime.list().map((record) => ask(runtime, record)));
+    writeOutput(args.has("--json") ? JSON.stringify(jsonOf(reports)) + "\n" : textOf(reports));
+    return 0;
+  },
+};
+
+/** `dst detach`. */
+export const detachCommand: Command = {
+  spec: {
+    name: "detach",
+    summary: "Detaches a device, when nobody uses it",
+    positionals: "DEVICE|ID",
+    count: [1, 1],
+    options: [
+      {
+        name: "--force",
+        help: "detach even while it is in use: WHAT WAS NOT YET WRITTEN IS LOST, its users get errors",
+      },
+      { name: "--json", help: "print the event as JSON" },
+    ],
+    notes: [
+      "It finishes what is under way first. While the device is mounted, open, or part of an array it refuses and says by " +
+      "whom it is used. The ID is what dst status shows.",
+    ],
+    examples: [
+      ["detach /dev/ublkb0", "detaches the device"],
+      ["detach 0 --force", "detaches it although a dead filesystem still holds it"],
+    ],
+  },
+  async run(args) {
+    const runtime = RuntimeDirectory.open();
+    const record = findAttachment(runtime.list(), args.positionals[0]);
+    const force = args.has("--force");
+    // Draining takes as long as the slowest disk: whoever does not want to wait can interrupt.
+    await callControl(runtime.socketPath("attach", record.id), { command: "detach", force }, Infinity);
+    const place = placeOf(record);
+    announce(
+      { json: { event: "detached", id: record.id, ...placeField(record) }, text: `${place} is detached` },
+      args.has("--json"),
+    );
+    return 0;
+  },
+};
+
+/**
+ * The attachment that a person means by its id, device or NBD address.
+ *
+ * @throws {Failure} when there is none
+ */
+export function findAttachment(records: readonly DaemonRecord[], text: string): DaemonRecord {
+  const attachments = records.filter(({ kind }) => kind === "attach");
+  const device = text.startsWith("/") ? realPath(text) : `/dev/${text}`;
+  for (const record of attachments) {
+    const { attachment } = record;
+    if (record.id === text || attachment?.nbd === text || attachment?.device === device) return record;
+  }
+  const present = attachments.map(placeOf).join(", ");
+  throw new Failure(
+    `"${printable(text)}" is not attached here; ${present === "" ? "nothing is" : `there is ${printable(present)}`}`,
+  );
+}
+
+async function ask(runtime: RuntimeDirectory, record: DaemonRecord): Promise<Report> {
+  const path = runtime.socketPath(record.kind, record.id);
+  try {
+    const status = await callControl(path, { command: "status" }, STATUS_TIMEOUT_MS);
+    return { record, status: status as Record<string, unknown>, error: null };
+  } catch (error) {
+    return { record, status: null, error: messageOf(error) };
+  }
+}
+
+function jsonOf(reports: readonly Report[]): unknown {
+  const of = (kind: DaemonRecord["kind"]) =>
+    reports.filter(({ record }) => record.kind === kind).map(({ record, status, error }) => {
+      const { id, pid, startedAt, log, attachment, listening } = record;
+      const own = kind === "attach" ? attachment : { listening };
+      return { id, pid, startedAt, log, ...own, status, error };
+    });
+  return { attachments: of("attach"), exports: of("export") };
+}
+
+function textOf(reports: readonly Report[]): string {
+  const sections: string[] = [];
+  const attachments = reports.filter(({ record }) => record.kind === "attach");
+  if (attachments.length > 0) {
+    const rows = attachments.map(({ record, status, error }) => [
+      record.id,
+      placeOf(record),
+      printable(record.attachment?.remote ?? ""),
+      formatSize(record.attachment?.size ?? 0),
+      record.attachment?.readOnly === true ? "read-only" : "read-write",
+      String(record.pid),
+      error ?? healthOf(status),
+    ]);
+    sections.push(table([["ID", "DEVICE", "EXPORT", "SIZE", "ACCESS", "PID", "STATE"], ...rows], [3, 5]));
+  }
+  const rows = reports.filter(({ record }) => record.kind === "export").flatMap(exportRows);
+  if (rows.length > 0) {
+    sections.push(table([["EXPORT", "PATH", "SIZE", "ACCESS", "LISTENS ON", "PID", "STATE"], ...rows], [2, 5]));
+  }
+  return sections.length === 0 ? "nothing is attached or exported here\n" : sections.join("\n");
+}
+
+/** What is shown of an export; the daemon's answer has more. */
+interface ShownExport {
+  readonly name: string;
+  readonly path: string;
+  readonly size: number;
+  readonly access: string;
+  readonly sessions: readonly { readonly holder: string; readonly access: string }[];
+  readonly failure: string | null;
+}
+
+function exportRows({ record, status, error }: Report): string[][] {
+  const addresses = record.listening.map(({ protocol, address }) => protocol === "dst" ? address : `nbd ${address}`);
+  const listening = printable(addresses.join(", "));
+  if (status === null) return [["?", "?", "?", "?", listening, String(record.pid), error ?? ""]];
+  return (status.exports as ShownExport[]).map((entry) => [
+    printable(entry.name),
+    printable(entry.path),
+    formatSize(entry.size),
+    entry.access,
+    listening,
+    String(record.pid),
+    entry.failure ?? clientsOf(entry),
+  ]);
+}
+
+function clientsOf({ sessions }: ShownExport): string {
+  const writer = sessions.find(({ access }) => access === "read-write");
+  const readers = sessions.length - (writer === undefined ? 0 : 1);
+  const parts = writer === undefined ? [] : [`held by ${printable(writer.holder)}`];
+  if (readers > 0) parts.push(`${readers} other ${readers === 1 ? "client" : "clients"}`);
+  return parts.length === 0 ? "no clients" : parts.join(", ");
+}
+
+function healthOf(status: Record<string, unknown> | null): string {
+  if (typeof status?.failure === "string") return `failed: ${printable(status.failure)}`;
+  return status?.connected === false ? "not connected" : "connected";
+}
+
+function placeOf({ id, attachment }: DaemonRecord): string {
+  return attachment?.device ?? attachment?.nbd ?? id;
+}
+
+function placeField({ attachment }: DaemonRecord): Record<string, unknown> {
+  return attachment?.device == null ? { nbd: attachment?.nbd ?? null } : { device: attachment.device };
+}
+
+function realPath(path: string): string {
+  try {
+    return Deno.realPathSync(path);
+  } catch {
+    return path;
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * What `dst export` and `dst attach` have in common: a process that serves until it is told to leave, can be asked how it
+ * is, and may run in the background.
+ *
+ * @module
+ */
+import type { OptionSpec, ParsedArguments } from "./arguments.ts";
+import { backgroundLog, runInBackground, WaitingParent } from "./background.ts";
+import { ExitCode, exitCodeOf, messageOf, usageFailure } from "./failure.ts";
+import { logger } from "./log.ts";
+import { announce, type Announcement, lineOf } from "./output.ts";
+import { type DaemonKind, type DaemonSelf, removeIfThere, RuntimeDirectory } from "./runtime.ts";
+import { ControlServer } from "./socket.ts";
+
+/** Options of every daemon. */
+export const DAEMON_OPTIONS: readonly OptionSpec[] = [
+  { name: "--background", help: "return when ready, or with the error that stopped it" },
+  { name: "--log-file", value: "FILE", help: "with --background: where the log goes (default: the runtime directory)" },
+  { name: "--json", help: "print events as JSON, one object a line" },
+];
+
+/** A daemon that serves. */
+export interface Daemon {
+  readonly self: Omit<DaemonSelf, "kind" | "log">;
+  /** Printed when it is ready. */
+  readonly announcements: readonly Announcement[];
+  /** Printed when it has ended as it was asked to. */
+  readonly farewell: Announcement;
+  status(): Promise<unknown>;
+  /** Ends it; throws, and goes on serving, when it is in use and not forced. */
+  leave(force: boolean): Promise<void>;
+  /** Resolves, and never rejects, at its end: with what ended it, or null when it was asked to. */
+  readonly ended: Promise<Error | null>;
+}
+
+/** How a daemon is run. */
+export interface DaemonOptions {
+  readonly kind: DaemonKind;
+  readonly args: ParsedArguments;
+  /** Whether a terminal that goes away (SIGHUP) ends it. */
+  readonly endsWithTerminal: boolean;
+  /** Checks and opens everything. Its error is the command's. */
+  start(): Promise<Daemon>;
+}
+
+/**
+ * Runs a daemon until its end, or starts it in the background.
+ *
+ * @returns the exit code
+ * @throws {Error} when it cannot start
+ */
+export async function runDaemon(options: DaemonOptions): Promise<number> {
+  const { kind, args } = options;
+  const runtime = RuntimeDirectory.open();
+  const log = args.value("--log-file") ?? null;
+  if (args.has("--background")) {
+    await runInBackground({ kind, args: Deno.args, runtime, log });
+    return ExitCode.OK;
+  }
+  if (log !== null && backgroundLog() === null) throw usageFailure("--log-file needs --background");
+  const parent = await WaitingParent.connect();
+  const signals = new Signals(options.endsWithTerminal);
+  let served: Served;
+  try {
+    served = await serve(options, runtime);
+  } catch (error) {
+    signals.stop();
+    await parent?.failed(messageOf(error), exitCodeOf(error));
+    throw error;
+  }
+  const json = args.has("--json");
+  const lines = served.daemon.announcements.map((announcement) => lineOf(announcement, json)).join("");
+  if (parent !== null) await parent.ready(lines);
+  else for (const announcement of served.daemon.announcements) announce(announcement, json);
+  signals.hand(served.daemon, kind, json);
+  const error = await served.daemon.ended;
+  signals.stop();
+  await served.control.close();
+  runtime.unregister(kind, served.daemon.self.id);
+  if (error !== null) throw error;
+  announce(served.daemon.farewell, json);
+  // The log of a daemon that ended well interests nobody; one that the user has named is the user's.
+  if (log === null && backgroundLog() !== null) removeIfThere(backgroundLog()!);
+  return ExitCode.OK;
+}
+
+interface Served {
+  readonly daemon: Daemon;
+  readonly control: ControlServer;
+}
+
+async function serve(options: DaemonOptions, runtime: RuntimeDirectory): Promise<Served> {
+  const daemon = await options.start();
+  try {
+    const control = new ControlServer(runtime.socketPath(options.kind, daemon.self.id), {
+      status: () => daemon.status(),
+      detach: (force) => daemon.leave(force),
+    });
+    runtime.register({ kind: options.kind, log: backgroundLog(), ...daemon.self });
+    return { daemon, control };
+  } catch (error) {
+    await daemon.leave(true);
+    throw error;
+  }
+}
+
+/** The signals that ask a daemon to leave. One that comes before it serves counts from then on; the next one kills. */
+class Signals {
+  readonly #leaving = ["SIGINT", "SIGTERM"] as Deno.Signal[];
+  readonly #listener = () => this.#onSignal();
+  readonly #ignore = () => {};
+  readonly #endsWithTerminal: boolean;
+  #early = 0;
+  #leave: (() => void) | null = null;
+
+  constructor(endsWithTerminal: boolean) {
+    this.#endsWithTerminal = endsWithTerminal;
+    if (endsWithTerminal) this.#leaving.push("SIGHUP");
+    else Deno.addSignalListener("SIGHUP", this.#ignore);
+    for (const signal of this.#leaving) Deno.addSignalListener(signal, this.#listener);
+  }
+
+  /** From now on signals go to the daemon. */
+  hand(daemon: Daemon, kind: DaemonKind, json: boolean): void {
+    let busy = false;
+    this.#leave = async () => {
+      if (busy) return;
+      busy = true;
+      try {
+        await daemon.leave(false);
+      } catch (error) {
+        logger(kind).warning("{reason}", { reason: messageOf(error) });
+        if (json) announce({ json: { event: "refused", reason: messageOf(error) }, text: "" }, json);
+      }
+      busy = false;
+    };
+    if (this.#early > 0) this.#leave();
+  }
+
+  stop(): void {
+    for (const signal of this.#leaving) Deno.removeSignalListener(signal, this.#listener);
+    if (!this.#endsWithTerminal) Deno.removeSignalListener("SIGHUP", this.#ignore);
+  }
+
+  #onSignal(): void {
+    if (this.#leave !== null) this.#leave();
+    else if (++this.#early > 1) Deno.exit(ExitCode.FAILED);
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * Logs: to standard error, through LogTape.
+ *
+ * @module
+ */
+import {
+  ansiColorFormatter,
+  configureSync,
+  getLogger,
+  getTextFormatter,
+  type Logger,
+  type LogLevel,
+  type LogRecord,
+} from "@logtape/logtape";
+
+export type { Logger, LogLevel } from "@logtape/logtape";
+
+/** The level where none is asked for. */
+export const LOG_LEVEL_DEFAULT: LogLevel = "info";
+
+const plainFormatter = getTextFormatter({ timestamp: "rfc3339", level: "full" });
+
+/**
+ * Sends the log to standard error. Call once per thread, before the first {@link logger} is used.
+ *
+ * @param level the least severe level that is let through
+ */
+export function startLog(level: LogLevel): void {
+  const format = Deno.stderr.isTerminal() && !Deno.noColor ? ansiColorFormatter : plainFormatter;
+  configureSync({
+    reset: true,
+    sinks: { stderr: (record: LogRecord) => writeError(format(record)) },
+    loggers: [
+      { category: "dst", lowestLevel: level, sinks: ["stderr"] },
+      { category: ["logtape", "meta"], lowestLevel: "warning", sinks: ["stderr"] },
+    ],
+  });
+}
+
+/** The logger of one area, for example `exporter`. */
+export function logger(area: string): Logger {
+  return getLogger(["dst", area]);
+}
+
+/** Writes text to standard error as it is, whole, at once. */
+export function writeError(text: string): void {
+  writeAll(Deno.stderr, text);
+}
+
+/** Writes text to standard output as it is, whole, at once. */
+export function writeOutput(text: string): void {
+  writeAll(Deno.stdout, text);
+}
+
+const encoder = new TextEncoder();
+
+function writeAll(to: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = encoder.encode(text);
+  for (let written = 0; written < bytes.length;) {
+    try {
+      written += to.writeSync(bytes.subarray(written));
+    } catch (error) {
+      // A pipe that its owner has made non-blocking is full: wait for its reader.
+      if (error instanceof Deno.errors.WouldBlock) Atomics.wait(waiter, 0, 0, FULL_PIPE_WAIT_MS);
+      // Nobody reads any more (a closed pipe, a terminal that is gone): a daemon goes on without being heard.
+      else if (isGone(error)) return;
+      else throw error;
+    }
+  }
+}
+
+const waiter = new Int32Array(new SharedArrayBuffer(4));
+/** Long enough to cost nothing, short enough not to be noticed. */
+const FULL_PIPE_WAIT_MS = 2;
+
+function isGone(error: unknown): boolean {
+  const code = (error as { code?: unknown }).code;
+  return error instanceof Deno.errors.BrokenPipe || code === "EIO" || code === "EPIPE";
+}

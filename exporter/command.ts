@@ -1,0 +1,152 @@
+/**
+ * `dst export`.
+ *
+ * @module
+ */
+import { nameOfPath, parseHostPort, parseNamedPath, parseNbdAddress, PORT_DEFAULT } from "../engine/control/address.ts";
+import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
+import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
+import { DIGESTS, parseDigests } from "../engine/control/digests.ts";
+import { usageFailure } from "../engine/control/failure.ts";
+import { printable } from "../engine/control/output.ts";
+import { type ExporterConfig, readConfig } from "./config.ts";
+import { type ExporterOptions, type ExportOptions, startExporter } from "./exporter.ts";
+
+const spec: CommandSpec = {
+  name: "export",
+  summary: "Serves files, block devices or memory to other machines",
+  positionals: "[NAME=]PATH...",
+  count: [0, Infinity],
+  options: [
+    {
+      name: "--listen",
+      value: "HOST:PORT",
+      help: `where to listen (default: 127.0.0.1:${PORT_DEFAULT}, this machine only; 0.0.0.0:${PORT_DEFAULT} for all)`,
+    },
+    { name: "--name", value: "NAME", help: "the name of the export, where there is one PATH" },
+    { name: "--read-only", help: "nobody may write" },
+    { name: "--shared", help: "several clients may write at once; they must coordinate themselves" },
+    { name: "--nbd", value: "ADDRESS", help: "serve by NBD too: HOST:PORT or unix:PATH" },
+    { name: "--direct", help: "go past the page cache (O_DIRECT)" },
+    {
+      name: "--digest",
+      value: "LIST",
+      help: "checksums to offer, the best first, of xxh64, crc32c, none (default: all)",
+    },
+    {
+      name: "--loop",
+      value: "LOOP",
+      choices: ["auto", "uring", "poll"],
+      help: "how to talk to the kernel (default: auto, which takes io_uring where it can)",
+    },
+    { name: "--state-dir", value: "DIR", help: "where to keep what must survive a restart" },
+    { name: "--config", value: "FILE.toml", help: "read all this from a file; what is given here goes before" },
+    {
+      name: "--layer",
+      value: "SPEC",
+      repeatable: true,
+      help: "for testing: put a layer over the disks, e.g. delay:100",
+    },
+    ...DAEMON_OPTIONS,
+  ],
+  notes: [
+    "PATH is a file, a block device, or mem:SIZE (memory, lost at the end). NAME defaults to the file's name. A path " +
+    "with = in it is written with its folder, as in ./a=b.img.",
+    "It serves until SIGINT or SIGTERM. The channel is not encrypted: listen on trusted networks only.",
+  ],
+  examples: [
+    ["export disk.img", "serves disk.img to this machine"],
+    ["export data=/dev/vg0/data --listen 0.0.0.0:7700", "serves a volume to every machine that can reach the port"],
+    ["export mem:1G --nbd unix:/run/disk.sock", "serves memory, by NBD too: qemu, nbdcopy, nbd-client"],
+    ["export --config /etc/dst/exporter.toml --background", "serves what the file says, in the background"],
+  ],
+};
+
+/** The command. */
+export const command: Command = {
+  spec,
+  run(args) {
+    const options = exporterOptions(args);
+    return runDaemon({
+      kind: "export",
+      args,
+      endsWithTerminal: true,
+      start: () => start(options),
+    });
+  },
+};
+
+/**
+ * What the arguments and the configuration file together ask for.
+ *
+ * @throws {Failure} that says what is wrong with them
+ */
+export function exporterOptions(args: ParsedArguments): ExporterOptions {
+  const config: ExporterConfig = args.read("--config", readConfig) ?? { exports: [] };
+  const given = args.positionals.map((positional) => asUsage(() => parseNamedPath(positional)));
+  const name = args.value("--name");
+  if (name !== undefined && given.length !== 1) throw usageFailure("--name needs exactly one PATH");
+  const exports: ExportOptions[] = given.map(({ name: own, path }) => ({
+    name: name ?? own,
+    path,
+    readOnly: args.has("--read-only"),
+    shared: args.has("--shared"),
+    direct: args.has("--direct"),
+    layers: args.values("--layer"),
+  }));
+  // The switches speak of all disks, those of the file included.
+  for (const entry of config.exports) {
+    exports.push({
+      ...entry,
+      readOnly: entry.readOnly || args.has("--read-only"),
+      shared: entry.shared || args.has("--shared"),
+      direct: entry.direct || args.has("--direct"),
+      layers: [...entry.layers, ...args.values("--layer")],
+    });
+  }
+  if (exports.length === 0) throw usageFailure("Nothing to export: give a PATH or --config (see dst export --help)");
+  const names = new Set<string>();
+  for (const entry of exports) {
+    if (names.has(entry.name)) {
+      throw usageFailure(
+        `Two exports have the name "${printable(entry.name)}": give one another, NAME=${nameOfPath(entry.path)}`,
+      );
+    }
+    names.add(entry.name);
+  }
+  return {
+    exports,
+    listen: args.read("--listen", (text) => parseHostPort(text)) ?? config.listen ??
+      { host: "127.0.0.1", port: PORT_DEFAULT },
+    nbd: args.read("--nbd", parseNbdAddress) ?? config.nbd ?? null,
+    loop: args.value("--loop") as ExporterOptions["loop"] | undefined ?? config.loop ?? "auto",
+    stateDir: args.value("--state-dir") ?? config.stateDir ?? defaultStateDir(),
+    digests: args.read("--digest", parseDigests) ?? config.digests ?? DIGESTS,
+  };
+}
+
+async function start(options: ExporterOptions): Promise<Daemon> {
+  const exporter = await startExporter(options);
+  const { promise: stopped, resolve } = Promise.withResolvers<null>();
+  const names = options.exports.map(({ name }) => printable(name)).join(", ");
+  return {
+    self: { id: String(Deno.pid), attachment: null, listening: [...exporter.listening] },
+    announcements: exporter.listening.map(({ protocol, address }) => ({
+      json: { event: "listening", protocol, address },
+      text: `serving ${names} by ${protocol === "dst" ? "DST" : "NBD"} on ${address}`,
+    })),
+    farewell: { json: { event: "stopped" }, text: "stopped" },
+    status: () => exporter.status(),
+    leave: async () => {
+      await exporter.stop();
+      resolve(null);
+    },
+    ended: Promise.race([stopped, exporter.failed]),
+  };
+}
+
+function defaultStateDir(): string {
+  if (Deno.uid() === 0) return "/var/lib/dst";
+  const home = Deno.env.get("XDG_STATE_HOME") || `${Deno.env.get("HOME") || "."}/.local/state`;
+  return `${home}/dst`;
+}
