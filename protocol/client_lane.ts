@@ -5,14 +5,15 @@
  * @module
  */
 import { assert } from "./assert.ts";
+import { ClientPing } from "./client_ping.ts";
 import type { FrameCodec } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
+import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
 import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX, PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
 import { EXTENT_BYTES, ExtentFlag, Operation } from "./request.ts";
 import { errnoOfStatus, Status } from "./status.ts";
 import {
-  FLAG_PROBE,
   frameFlags,
   frameLane,
   frameOffset,
@@ -26,7 +27,6 @@ import {
   HeaderAt,
   isZero64,
   PREFIX_BYTES_MAX,
-  ProbeState,
   readUint64,
   REPLY,
   writeHeader,
@@ -88,9 +88,6 @@ export interface ClientLaneHost {
 /** Free; waiting to be sent on the next connection; sent on the present one. */
 const SlotState = { FREE: 0, UNSENT: 1, SENT: 2 } as const;
 
-/** Fields of a header that a frame without a slot may use, a bit set. */
-const Field = { FLAGS: 1, SLOT: 2, OFFSET: 4, STATUS: 8 } as const;
-
 /**
  * One lane of a session.
  *
@@ -118,8 +115,7 @@ export class ClientLane implements StreamConsumer {
   readonly #host: ClientLaneHost;
   readonly #maxPayload: number;
   readonly #logicalBlock: number;
-  readonly #pingIdleMs: number;
-  readonly #deadMs: number;
+  readonly #ping: ClientPing;
   readonly #controlAt: number;
   #controlNext = 0;
   #codec: FrameCodec | null = null;
@@ -132,17 +128,8 @@ export class ClientLane implements StreamConsumer {
   readonly #offset: Float64Array;
   readonly #length: Float64Array;
   readonly #payloadAt: Float64Array;
-  readonly #isProbeWanted: Uint8Array;
-  #probesWanted = 0;
   /** The slot whose payload is being received. */
   #slot = -1;
-
-  #heardAt = 0;
-  #isPinging = false;
-  #pingToken = 0;
-  /** The slot that the ping under way asks about, or -1. */
-  #probeSlot = -1;
-  #probeSequence = 0;
 
   constructor(memory: Memory, options: ClientLaneOptions, host: ClientLaneHost) {
     assert(options.depth >= 1 && options.depth <= DEPTH_MAX, "the depth is within the limits");
@@ -155,8 +142,12 @@ export class ClientLane implements StreamConsumer {
     this.creditBytes = options.payloadBytes ?? options.depth * options.maxPayload;
     this.#maxPayload = options.maxPayload;
     this.#logicalBlock = options.logicalBlock ?? 1;
-    this.#pingIdleMs = options.pingIdleMs ?? PING_IDLE_MS;
-    this.#deadMs = options.deadMs ?? PEER_DEAD_MS;
+    this.#ping = new ClientPing(
+      options.depth,
+      options.pingIdleMs ?? PING_IDLE_MS,
+      options.deadMs ?? PEER_DEAD_MS,
+      (type, flags, slot, sequence, offset) => this.#control(type, flags, slot, sequence, offset),
+    );
     this.#controlAt = options.controlAt;
     this.#state = new Uint8Array(options.depth);
     this.#sequence = new Uint32Array(options.depth);
@@ -165,7 +156,6 @@ export class ClientLane implements StreamConsumer {
     this.#offset = new Float64Array(options.depth);
     this.#length = new Float64Array(options.depth);
     this.#payloadAt = new Float64Array(options.depth);
-    this.#isProbeWanted = new Uint8Array(options.depth);
   }
 
   /** Bytes of the next header: a frame's prefix. Only while connected. */
@@ -187,7 +177,7 @@ export class ClientLane implements StreamConsumer {
   connect(codec: FrameCodec, now: number): void {
     assert(this.#codec === null, "the connection before is gone");
     this.#codec = codec;
-    this.#heardAt = now;
+    this.#ping.reset(now);
     this.#isClosing = false;
     this.error = ProtocolError.NONE;
   }
@@ -196,10 +186,6 @@ export class ClientLane implements StreamConsumer {
   disconnect(): void {
     this.#codec = null;
     this.#slot = -1;
-    this.#isPinging = false;
-    this.#probeSlot = -1;
-    this.#isProbeWanted.fill(0);
-    this.#probesWanted = 0;
     for (let i = 0; i < this.depth; i++) if (this.#state[i] === SlotState.SENT) this.#state[i] = SlotState.UNSENT;
   }
 
@@ -291,10 +277,7 @@ export class ClientLane implements StreamConsumer {
   probe(laneSlot: number): void {
     assert(this.#codec !== null, "there is a connection");
     assert(this.#state[laneSlot] === SlotState.SENT, "the request was sent on this connection");
-    if (this.#isProbeWanted[laneSlot] !== 0) return;
-    this.#isProbeWanted[laneSlot] = 1;
-    this.#probesWanted++;
-    if (!this.#isPinging) this.#ping();
+    this.#ping.probe(laneSlot, this.#sequence);
   }
 
   /** Ends the session. No request may follow; the answer, after all that executes, is `host.closed`. */
@@ -306,7 +289,7 @@ export class ClientLane implements StreamConsumer {
 
   /** Bytes have arrived, or the kernel has taken bytes to send: the peer is alive. */
   heard(now: number): void {
-    this.#heardAt = now;
+    this.#ping.heard(now);
   }
 
   /**
@@ -317,15 +300,10 @@ export class ClientLane implements StreamConsumer {
    */
   tick(now: number): number {
     if (this.#codec === null || this.error !== ProtocolError.NONE) return Infinity;
-    const silentMs = now - this.#heardAt;
-    if (silentMs >= this.#deadMs) {
-      this.error = ProtocolError.PEER_DEAD;
-      return Infinity;
-    }
-    if (this.#isPinging) return this.#deadMs - silentMs;
-    if (silentMs < this.#pingIdleMs) return Math.min(this.#pingIdleMs, this.#deadMs) - silentMs;
-    this.#ping();
-    return this.#deadMs - silentMs;
+    const nextMs = this.#ping.tick(now, this.#sequence);
+    if (nextMs > 0) return nextMs;
+    this.error = ProtocolError.PEER_DEAD;
+    return Infinity;
   }
 
   onHeader(at: number): Verdict {
@@ -420,26 +398,26 @@ export class ClientLane implements StreamConsumer {
   #onControl(at: number, type: number): Verdict {
     switch (type) {
       case FrameType.PING:
-        if (!this.#hasOnly(at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
+        if (!hasOnly(this.#memory, at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
         this.#control(FrameType.PING | REPLY, 0, 0, 0, frameOffset(this.#memory, at));
         return Verdict.NEXT;
       case FrameType.PING | REPLY:
         return this.#onPong(at);
       case FrameType.RESIZED:
-        if (!this.#hasOnly(at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
+        if (!hasOnly(this.#memory, at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
         this.#host.resized(frameOffset(this.#memory, at));
         return Verdict.NEXT;
       case FrameType.SHUTTING_DOWN:
-        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        if (!hasOnly(this.#memory, at, 0)) return this.#fail(ProtocolError.FIELD);
         this.#host.shuttingDown();
         return Verdict.NEXT;
       case FrameType.FENCED:
-        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        if (!hasOnly(this.#memory, at, 0)) return this.#fail(ProtocolError.FIELD);
         this.#host.fenced();
         return Verdict.CLOSE;
       case FrameType.CLOSE | REPLY:
         if (!this.#isClosing) return this.#fail(ProtocolError.UNEXPECTED_REPLY);
-        if (!this.#hasOnly(at, 0)) return this.#fail(ProtocolError.FIELD);
+        if (!hasOnly(this.#memory, at, 0)) return this.#fail(ProtocolError.FIELD);
         this.#host.closed();
         return Verdict.CLOSE;
       case FrameType.FENCING:
@@ -454,55 +432,16 @@ export class ClientLane implements StreamConsumer {
   }
 
   #onPong(at: number): Verdict {
-    const memory = this.#memory;
-    if (!this.#isPinging || frameOffset(memory, at) !== this.#pingToken) {
-      return this.#fail(ProtocolError.UNEXPECTED_REPLY);
-    }
-    const slot = this.#probeSlot;
-    if (!this.#hasOnly(at, Field.OFFSET | (slot < 0 ? 0 : Field.FLAGS | Field.SLOT | Field.STATUS))) {
-      return this.#fail(ProtocolError.FIELD);
-    }
-    const state = frameStatus(memory, at);
-    if (slot >= 0) {
-      if (frameFlags(memory, at) !== FLAG_PROBE || state > ProbeState.DONE) return this.#fail(ProtocolError.FIELD);
-      if (frameSlot(memory, at) !== slot || frameSequence(memory, at) !== this.#probeSequence) {
-        return this.#fail(ProtocolError.UNEXPECTED_REPLY);
-      }
-    }
-    this.#isPinging = false;
-    this.#probeSlot = -1;
-    if (this.#probesWanted > 0) this.#ping();
+    const ping = this.#ping;
+    const error = ping.answered(this.#memory, at);
+    if (error !== ProtocolError.NONE) return this.#fail(error);
+    const slot = ping.answeredSlot;
+    if (ping.isProbeWanted) ping.next(this.#sequence);
     // The reply may have come meanwhile: then there is nothing more to tell.
-    if (slot >= 0 && this.#state[slot] === SlotState.SENT && this.#sequence[slot] === this.#probeSequence) {
-      this.#host.probed?.(slot, state);
+    if (slot >= 0 && this.#state[slot] === SlotState.SENT && this.#sequence[slot] === ping.answeredSequence) {
+      this.#host.probed?.(slot, ping.probeState);
     }
     return Verdict.NEXT;
-  }
-
-  /** Whether a frame without a slot has all fields zero but those named. A u64 beyond safe integers counts as wrong. */
-  #hasOnly(at: number, fields: number): boolean {
-    const { view } = this.#memory;
-    return ((fields & Field.FLAGS) !== 0 || frameFlags(this.#memory, at) === 0) &&
-      ((fields & Field.SLOT) !== 0 || (frameSlot(this.#memory, at) | frameSequence(this.#memory, at)) === 0) &&
-      ((fields & Field.OFFSET) !== 0 ? frameOffset(this.#memory, at) >= 0 : isZero64(view, at + HeaderAt.OFFSET)) &&
-      ((fields & Field.STATUS) !== 0 || frameStatus(this.#memory, at) === 0) &&
-      isZero64(view, at + HeaderAt.LENGTH) && framePayloadBytes(this.#memory, at) === 0;
-  }
-
-  /** Sends the one ping that may be under way: for a probe where one is wanted. */
-  #ping(): void {
-    this.#isPinging = true;
-    this.#pingToken++;
-    if (this.#probesWanted === 0) {
-      this.#control(FrameType.PING, 0, 0, 0, this.#pingToken);
-      return;
-    }
-    const slot = this.#isProbeWanted.indexOf(1);
-    this.#isProbeWanted[slot] = 0;
-    this.#probesWanted--;
-    this.#probeSlot = slot;
-    this.#probeSequence = this.#sequence[slot];
-    this.#control(FrameType.PING, FLAG_PROBE, slot, this.#probeSequence, this.#pingToken);
   }
 
   /** Sends a frame without payload from the control ring. */

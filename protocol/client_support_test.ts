@@ -1,0 +1,143 @@
+/**
+ * What the tests of the client's machines share: the core's memory, frames of an exporter made by the independent
+ * script, and a stream that feeds them in pieces.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { type Frame, seal, type Suite, SUITES } from "../tests/vectors/frames.ts";
+import { concat } from "../tests/vectors/primitives.ts";
+import { type Core, makeArena } from "../wasm/core.ts";
+import { CLIENT_DOOR_SCRATCH_BYTES } from "./client_door.ts";
+import { CLIENT_LANE_CONTROL_BYTES } from "./client_lane.ts";
+import { type StreamConsumer, Verdict } from "./consumer.ts";
+
+/** The suites that are implemented: none, crc32c, xxh64. */
+export const PLAIN_SUITES: readonly Suite[] = SUITES.filter((suite) => suite.cipher === 0 && suite.digest <= 2);
+/** The suite of the default digest. */
+export const XXH64: Suite = SUITES[2];
+
+/** Bytes of the staging area of a {@link Feed}. */
+const STAGING_BYTES = 1024;
+/** From one payload area of {@link Arena} to the next: a page of prefix and the largest payload of the tests. */
+const SLOT_BYTES = 4096 + 64 * 1024;
+
+/** The core's memory, divided for one machine under test. */
+export class Arena {
+  readonly core: Core;
+  readonly stagingAt: number;
+  readonly codecAt: number;
+  readonly scratchAt: number;
+  readonly #slotsAt: number;
+
+  constructor(slots = 8) {
+    const scratchBytes = Math.max(CLIENT_DOOR_SCRATCH_BYTES, CLIENT_LANE_CONTROL_BYTES);
+    this.core = makeArena(2 ** 21 + scratchBytes + slots * SLOT_BYTES);
+    this.stagingAt = this.core.freeFrom;
+    this.codecAt = this.stagingAt + STAGING_BYTES;
+    this.scratchAt = this.codecAt + 64;
+    this.#slotsAt = Math.ceil((this.scratchAt + scratchBytes) / 4096) * 4096;
+  }
+
+  /** Where the payload of a slot lies. */
+  payloadAt(slot: number): number {
+    return this.#slotsAt + slot * SLOT_BYTES + 4096;
+  }
+}
+
+/** Frames of one direction, numbered and sealed by the independent script. */
+export class Script {
+  n = 0;
+  constructor(readonly suite: Suite) {}
+
+  /** The bytes of the next frame. */
+  next(frame: Omit<Frame, "name" | "from">): Uint8Array {
+    const sealed = seal(this.suite, new Uint8Array(32), { name: "", from: "exporter", ...frame }, this.n++);
+    return concat(sealed.header, sealed.payloadTag, sealed.headerTag, sealed.payload);
+  }
+}
+
+/** A stream as the engine's is, but fed by hand. */
+export class Feed {
+  isClosed = false;
+  /** Calls of the machine so far. */
+  calls = 0;
+  #pending: Uint8Array = new Uint8Array(0);
+  #inPayload = false;
+
+  constructor(readonly arena: Arena, public consumer: StreamConsumer) {}
+
+  /** How many bytes wait for more. */
+  get pendingBytes(): number {
+    return this.#pending.length;
+  }
+
+  /** Bytes arrive. */
+  push(bytes: Uint8Array): void {
+    this.#pending = concat(this.#pending, bytes);
+    while (!this.isClosed && this.#step());
+  }
+
+  /** Bytes arrive in pieces of these lengths, the last one again and again. */
+  pushInPieces(bytes: Uint8Array, pieces: readonly number[]): void {
+    for (let at = 0, i = 0; at < bytes.length; i++) {
+      const piece = pieces[Math.min(i, pieces.length - 1)];
+      this.push(bytes.subarray(at, at + piece));
+      at += piece;
+    }
+  }
+
+  #step(): boolean {
+    const { consumer, arena } = this;
+    const needed = this.#inPayload ? consumer.payloadBytes : consumer.headerBytes;
+    assert.ok(needed >= 1 && (this.#inPayload || needed <= 512), `${needed} bytes asked for`);
+    if (this.#pending.length < needed) return false;
+    const bytes = this.#pending.subarray(0, needed);
+    this.#pending = this.#pending.slice(needed);
+    this.calls++;
+    let verdict: Verdict;
+    if (this.#inPayload) {
+      if (consumer.payloadAt >= 0) arena.core.bytes.set(bytes, consumer.payloadAt);
+      verdict = consumer.onPayload();
+      assert.notEqual(verdict, Verdict.PAYLOAD);
+    } else {
+      arena.core.bytes.set(bytes, arena.stagingAt);
+      verdict = consumer.onHeader(arena.stagingAt);
+    }
+    assert.notEqual(verdict, Verdict.WAIT, "a client never waits");
+    this.#inPayload = verdict === Verdict.PAYLOAD;
+    this.isClosed = verdict === Verdict.CLOSE;
+    return true;
+  }
+}
+
+/** Repeatable pseudo-random numbers (xorshift32); a failing test prints the seed. */
+export class Random {
+  #state: number;
+
+  constructor(readonly seed: number) {
+    this.#state = seed | 1;
+  }
+
+  /** An integer from 0 to below the limit. */
+  below(limit: number): number {
+    this.#state ^= this.#state << 13;
+    this.#state ^= this.#state >>> 17;
+    this.#state ^= this.#state << 5;
+    return (this.#state >>> 0) % limit;
+  }
+
+  bytes(count: number): Uint8Array {
+    return Uint8Array.from({ length: count }, () => this.below(256));
+  }
+}
+
+/** The ways in which every exchange is fed: whole, byte by byte, in random pieces. */
+export function feedings(seed: number): { name: string; pieces: number[] }[] {
+  const random = new Random(seed);
+  return [
+    { name: "whole", pieces: [2 ** 30] },
+    { name: "byte by byte", pieces: [1] },
+    { name: `random pieces of seed ${seed}`, pieces: Array.from({ length: 4096 }, () => 1 + random.below(90)) },
+  ];
+}
