@@ -1,0 +1,87 @@
+/**
+ * One thread's engine: loop, memory, slots, timers and streams, turned until it is stopped.
+ *
+ * @module
+ */
+import type { Loop } from "../ffi/loop.ts";
+import type { Digests } from "../protocol/codec.ts";
+import { type Arena, SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
+import { Streams } from "./stream.ts";
+import { Timers } from "./timers.ts";
+
+/** Streams of one engine: every connection of every client of one Worker. */
+const STREAMS_MAX = 1024;
+/** Timers of one engine: one for each stream's last words, a few for each lane and connection, and one for each slot
+ * that a delay layer holds. */
+const TIMERS_MAX = 32 * 1024;
+
+/** A Worker's memory and the digests that work on it in place: the WebAssembly core. */
+export interface Core extends Arena, Digests {}
+
+/** What a Worker runs on. Everything in it belongs to one thread. */
+export class Engine {
+  readonly loop: Loop;
+  readonly arena: Core;
+  readonly slots: Slots;
+  readonly timers: Timers;
+  readonly streams: Streams;
+  /** The time at the start of this turn's work, in milliseconds from an arbitrary moment. */
+  now: number;
+  #stopped = false;
+  #mail: (() => Promise<void>) | null = null;
+
+  /** @param arena the Worker's memory; it and the loop belong to the engine from now on */
+  constructor(loop: Loop, arena: Core) {
+    this.loop = loop;
+    this.arena = arena;
+    this.slots = new Slots(arena);
+    this.now = performance.now();
+    this.timers = new Timers(TIMERS_MAX, { now: () => performance.now() });
+    this.streams = new Streams(this, STREAMS_MAX);
+  }
+
+  /**
+   * One turn: sends what is queued, waits for the kernel or the next timer, does everything that follows.
+   *
+   * @param waitMs how long to wait at most; Infinity: as long as nothing happens
+   */
+  turn(waitMs: number): void {
+    this.streams.flush();
+    const untilTimerMs = Math.max(0, this.timers.nextDeadline() - performance.now());
+    this.loop.turn(Math.min(waitMs, untilTimerMs));
+    this.now = performance.now();
+    this.timers.expire(this.now);
+  }
+
+  /** Turns until {@link stop}. Control messages are delivered between two turns. */
+  async run(): Promise<void> {
+    while (!this.#stopped) {
+      this.turn(Infinity);
+      if (this.#mail !== null) {
+        const deliver = this.#mail;
+        this.#mail = null;
+        await deliver();
+      }
+    }
+  }
+
+  /** Between this turn and the next the function runs, and the thread's messages with it. */
+  deliverMail(deliver: () => Promise<void>): void {
+    this.#mail = deliver;
+  }
+
+  /** Ends {@link run} after this turn. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Gives the loop's descriptors back. The engine is of no use afterwards. */
+  close(): void {
+    this.loop.close();
+  }
+}
+
+/** How large a memory must be for this many slots, in bytes, with a mebibyte for the core's own data. */
+export function arenaBytes(slots: number): number {
+  return slots * SLOT_STRIDE_BYTES + 1024 * 1024;
+}

@@ -1,0 +1,67 @@
+/**
+ * A listening socket on the engine's loop.
+ *
+ * @module
+ */
+import type { CompletionHandler } from "../ffi/loop.ts";
+import { close } from "../ffi/libc.ts";
+import { shutdown } from "../ffi/socket.ts";
+import { Errno } from "../ffi/errno.ts";
+import type { Engine } from "./engine.ts";
+
+/** How long to wait before accepting again after the process has run out of descriptors or memory. */
+const RETRY_MS = 100;
+
+/** Accepts connections until it is closed. */
+export class Listener implements CompletionHandler {
+  readonly #engine: Engine;
+  readonly #fd: number;
+  readonly #kind: number;
+  readonly #onAccept: (fd: number) => void;
+  #closing = false;
+  #accepting = false;
+
+  /**
+   * @param fd a listening socket; it is the listener's from now on
+   * @param onAccept gets each connected socket, which is then its own
+   */
+  constructor(engine: Engine, fd: number, onAccept: (fd: number) => void) {
+    this.#engine = engine;
+    this.#fd = fd;
+    this.#onAccept = onAccept;
+    this.#kind = engine.loop.register(this);
+    this.#accept();
+  }
+
+  complete(_tag: number, _generation: number, result: number): void {
+    this.#accepting = false;
+    if (this.#closing) {
+      if (result >= 0) close(result);
+      close(this.#fd);
+      return;
+    }
+    if (result >= 0) {
+      this.#onAccept(result);
+      this.#accept();
+    } else if (result === -Errno.EMFILE || result === -Errno.ENFILE || result === -Errno.ENOMEM) {
+      this.#engine.timers.schedule({ expire: () => this.#accept() }, 0, this.#engine.now + RETRY_MS);
+    } else {
+      // What is left (ECONNABORTED, EINTR, a peer's network error) concerns one connection that is gone already.
+      this.#accept();
+    }
+  }
+
+  /** Ends listening. */
+  close(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    if (this.#accepting) shutdown(this.#fd, 2);
+    else close(this.#fd);
+  }
+
+  #accept(): void {
+    if (this.#closing) return;
+    this.#accepting = true;
+    this.#engine.loop.accept(this.#fd, this.#kind, 0, 0);
+  }
+}

@@ -1,0 +1,357 @@
+/**
+ * The NBD front-end: serves block devices to NBD clients, each connection by the sans-I/O machine of `protocol/nbd/`.
+ *
+ * All connections to one export are one holder of it: an arbiter is asked when the first comes, and told when the last
+ * has gone.
+ *
+ * @module
+ */
+import { close } from "../ffi/libc.ts";
+import { formatSocketAddress } from "../ffi/sockaddr.ts";
+import { peerAddress, setNoDelay } from "../ffi/socket.ts";
+import {
+  NBD_SCRATCH_BYTES,
+  type NbdExport,
+  type NbdHost,
+  type NbdRefusal,
+  NbdServer,
+  OPEN_PENDING,
+  OptionReply,
+} from "../protocol/nbd/mod.ts";
+import type { BlockClient, BlockDevice } from "./block.ts";
+import type { Engine } from "./engine.ts";
+import { Listener } from "./listener.ts";
+import { SLOT_PAYLOAD_BYTES } from "./slots.ts";
+import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "./stream.ts";
+
+/** Slots of a connection: requests that can execute at once, as deep as the deepest usual client queue. */
+export const NBD_SLOTS = 64;
+/** Token of bytes that are the machine's own. Above every slot's. */
+const MACHINE_TOKEN = NBD_SLOTS;
+
+if (NBD_SCRATCH_BYTES > STREAM_SCRATCH_BYTES) throw new Error("The NBD machine's scratch does not fit its stream's");
+
+/** A disk to be served. */
+export interface NbdDisk {
+  readonly name: string;
+  readonly device: BlockDevice;
+}
+
+/** Decides who may use an export. */
+export interface NbdArbiter {
+  /** The first client has come; {@link NbdFrontend.opened} is to be called, now or later. */
+  wantExport(index: number, address: string): void;
+  /** The last client has gone and nothing of it executes, or the wish has become void. */
+  leaveExport(index: number): void;
+}
+
+/** An export's clients. */
+interface Use {
+  state: "closed" | "asking" | "open";
+  readonly connections: Set<NbdConnection>;
+  /** Those that wait for the arbiter. */
+  readonly waiting: Set<NbdConnection>;
+}
+
+/** All NBD connections of one engine. */
+export class NbdFrontend {
+  readonly #engine: Engine;
+  readonly #disks: readonly NbdDisk[];
+  readonly #arbiter: NbdArbiter;
+  readonly #log: (text: string) => void;
+  readonly #uses: Use[];
+  readonly #connections = new Set<NbdConnection>();
+  #listener: Listener | null = null;
+
+  constructor(engine: Engine, disks: readonly NbdDisk[], arbiter: NbdArbiter, log: (text: string) => void) {
+    this.#engine = engine;
+    this.#disks = disks;
+    this.#arbiter = arbiter;
+    this.#log = log;
+    this.#uses = disks.map(() => ({ state: "closed", connections: new Set(), waiting: new Set() }));
+  }
+
+  /** Whether no client is left. */
+  get isIdle(): boolean {
+    return this.#connections.size === 0;
+  }
+
+  /** Clients that are connected. */
+  get clients(): number {
+    return this.#connections.size;
+  }
+
+  /** Accepts clients from a listening socket, which is the front-end's from now on. */
+  listen(fd: number): void {
+    this.#listener = new Listener(this.#engine, fd, (accepted) => this.#accept(accepted));
+  }
+
+  /** The arbiter's answer: null is yes. */
+  opened(index: number, refusal: string | null): void {
+    const use = this.#uses[index];
+    const waiting = [...use.waiting];
+    use.waiting.clear();
+    use.state = refusal === null ? "open" : "closed";
+    for (const connection of waiting) connection.opened(refusal);
+    if (refusal === null) this.#leaveIfUnused(index);
+  }
+
+  /**
+   * Cuts off all clients of an export; the arbiter hears when the last has gone.
+   *
+   * @returns false when there are none
+   */
+  disconnect(index: number): boolean {
+    const use = this.#uses[index];
+    if (use.state !== "open") return false;
+    for (const connection of use.connections) connection.cut();
+    return true;
+  }
+
+  /** Accepts nobody any more; answers what executes and lets the clients go. */
+  stop(): void {
+    this.#listener?.close();
+    for (const connection of this.#connections) connection.stop();
+  }
+
+  /** @ignore by connections */
+  list(): { name: string; description: string }[] {
+    return this.#disks.map(({ name }) => ({ name, description: "" }));
+  }
+
+  /** @ignore by connections: the index of an export; the default is the only one there is. -1: there is none. */
+  find(name: string): number {
+    if (name === "" && this.#disks.length === 1) return 0;
+    return this.#disks.findIndex((disk) => disk.name === name);
+  }
+
+  /** @ignore by connections */
+  disk(index: number): NbdDisk {
+    return this.#disks[index];
+  }
+
+  /** @ignore by connections: whether it may enter at once, or has to wait. */
+  enter(index: number, connection: NbdConnection): boolean {
+    const use = this.#uses[index];
+    if (use.state === "open") {
+      use.connections.add(connection);
+      return true;
+    }
+    use.waiting.add(connection);
+    if (use.state === "closed") {
+      use.state = "asking";
+      this.#arbiter.wantExport(index, connection.address);
+    }
+    return false;
+  }
+
+  /** @ignore by connections that were let in after they had waited */
+  entered(index: number, connection: NbdConnection): void {
+    this.#uses[index].connections.add(connection);
+  }
+
+  /** @ignore by connections of which nothing is left */
+  gone(connection: NbdConnection, index: number): void {
+    this.#connections.delete(connection);
+    if (index < 0) return;
+    const use = this.#uses[index];
+    use.waiting.delete(connection);
+    use.connections.delete(connection);
+    this.#leaveIfUnused(index);
+  }
+
+  /** @ignore by connections */
+  log(text: string): void {
+    this.#log(text);
+  }
+
+  #leaveIfUnused(index: number): void {
+    const use = this.#uses[index];
+    if (use.state !== "open" || use.connections.size > 0) return;
+    use.state = "closed";
+    this.#arbiter.leaveExport(index);
+  }
+
+  #accept(fd: number): void {
+    const peer = peerAddress(fd);
+    const address = peer === null || peer.family === "unix" ? "this machine" : formatSocketAddress(peer);
+    if (peer?.family !== "unix") setNoDelay(fd);
+    const slots = this.#engine.slots.reserve(NBD_SLOTS);
+    if (slots === null) {
+      close(fd);
+      this.#log(`Refused ${address}: there is no memory for one more NBD connection`);
+      return;
+    }
+    const connection = new NbdConnection(this, this.#engine, slots, address);
+    const stream = this.#engine.streams.open(fd, connection);
+    if (stream === null) {
+      close(fd);
+      this.#engine.slots.release(slots);
+      return;
+    }
+    this.#connections.add(connection);
+    connection.start(stream);
+  }
+}
+
+/** One NBD client. */
+class NbdConnection implements NbdHost, StreamOwner, BlockClient {
+  readonly address: string;
+  readonly #frontend: NbdFrontend;
+  readonly #engine: Engine;
+  readonly #slots: Uint32Array;
+  /** This connection's index of each of the Worker's slots. */
+  readonly #indexOf: Uint8Array;
+  readonly #free = new Uint8Array(NBD_SLOTS);
+  #freeCount = NBD_SLOTS;
+  #server!: NbdServer;
+  #stream: Stream | null = null;
+  #export = -1;
+  #device!: BlockDevice;
+  #stopping = false;
+
+  constructor(frontend: NbdFrontend, engine: Engine, slots: Uint32Array, address: string) {
+    this.#frontend = frontend;
+    this.#engine = engine;
+    this.#slots = slots;
+    this.address = address;
+    this.#indexOf = new Uint8Array(engine.slots.count);
+    for (let i = 0; i < NBD_SLOTS; i++) {
+      this.#indexOf[slots[i]] = i;
+      this.#free[i] = NBD_SLOTS - 1 - i;
+    }
+  }
+
+  /** Greets the client. */
+  start(stream: Stream): void {
+    this.#stream = stream;
+    this.#server = new NbdServer({
+      memory: this.#engine.arena,
+      host: this,
+      slots: NBD_SLOTS,
+      slotBytes: SLOT_PAYLOAD_BYTES,
+      scratchAt: stream.scratchAt,
+    });
+    this.#server.start();
+    stream.start(this.#server);
+  }
+
+  /** The arbiter's answer to this connection's wish. */
+  opened(refusal: string | null): void {
+    if (refusal === null) {
+      this.#frontend.entered(this.#export, this);
+      this.#server.opened(this.#describe());
+    } else {
+      this.#export = -1;
+      this.#server.opened({ refused: OptionReply.ERR_POLICY, message: refusal });
+    }
+    this.#stream?.resume();
+  }
+
+  /** Ends the connection at once. */
+  cut(): void {
+    this.#stream?.close();
+  }
+
+  /** Ends the connection when what executes is answered. */
+  stop(): void {
+    this.#stopping = true;
+    this.#server.shutDown();
+    if (this.#server.executing === 0) this.#stream?.finish();
+  }
+
+  // The machine's host.
+
+  listExports() {
+    return this.#frontend.list();
+  }
+
+  openExport(name: string, enter: boolean): NbdExport | NbdRefusal | typeof OPEN_PENDING {
+    const index = this.#frontend.find(name);
+    if (index < 0) return { refused: OptionReply.ERR_UNKNOWN, message: `there is no export "${name}"` };
+    this.#device = this.#frontend.disk(index).device;
+    if (!enter) return this.#describe(index);
+    this.#export = index;
+    return this.#frontend.enter(index, this) ? this.#describe() : OPEN_PENDING;
+  }
+
+  transmit(at: number, bytes: number, slot: number): void {
+    const token = slot < 0 ? MACHINE_TOKEN : slot;
+    if (this.#stream !== null && this.#stream.canTransmit) this.#stream.transmit(at, bytes, token);
+    else if (slot >= 0) this.releaseSlot(slot);
+  }
+
+  takeSlot(): number {
+    return this.#freeCount === 0 ? -1 : this.#free[--this.#freeCount];
+  }
+
+  releaseSlot(slot: number): void {
+    this.#free[this.#freeCount++] = slot;
+  }
+
+  payloadAt(slot: number): number {
+    return this.#engine.slots.payloadAt(this.#slots[slot]);
+  }
+
+  execute(slot: number, operation: number, offset: number, length: number, flags: number): number {
+    return this.#device.submit(this.#slots[slot], operation, offset, length, flags, this);
+  }
+
+  extentBytes(slot: number): number {
+    return this.#device.extentBytes(this.#slots[slot]);
+  }
+
+  disconnect(): void {
+    this.#stream?.close();
+  }
+
+  // The disk's client.
+
+  onComplete(slot: number, status: number): void {
+    this.#server.complete(this.#indexOf[slot], status);
+    // A DISC may have waited for this request, and so may the end.
+    this.#stream?.resume();
+    if (this.#server.executing > 0) return;
+    if (this.#stream === null) this.#end();
+    else if (this.#stopping) this.#stream.finish();
+  }
+
+  // The stream's owner.
+
+  onHeard(): void {}
+
+  onSent(_stream: Stream, token: number): void {
+    if (token === MACHINE_TOKEN) this.#server.sent();
+    else this.releaseSlot(token);
+    this.#stream!.resume();
+  }
+
+  onDrained(): void {}
+
+  onClosed(): void {
+    this.#stream = null;
+    this.#server.abandon();
+    if (this.#server.executing === 0) this.#end();
+  }
+
+  #end(): void {
+    this.#engine.slots.release(this.#slots);
+    this.#frontend.gone(this, this.#export);
+  }
+
+  #describe(index = this.#export): NbdExport {
+    const { name, device } = this.#frontend.disk(index);
+    const { geometry } = device;
+    return {
+      name,
+      description: "",
+      size: geometry.size,
+      minimumBlock: geometry.logicalBlock,
+      preferredBlock: Math.max(geometry.logicalBlock, geometry.optimalIo, 4096),
+      readOnly: geometry.readOnly,
+      canTrim: geometry.discardGranularity > 0,
+      fastZero: geometry.fastZero,
+      multiConn: true,
+    };
+  }
+}

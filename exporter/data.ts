@@ -1,0 +1,305 @@
+/**
+ * The exporter's data path in one Worker: its disks, the sessions' lanes, and the NBD front-end.
+ *
+ * @module
+ */
+import { type BlockClient, type BlockDevice, type Geometry, Operation, PENDING } from "../engine/block.ts";
+import type { Engine } from "../engine/engine.ts";
+import { layerNeeds, makeLayer } from "../engine/layers/mod.ts";
+import { type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
+import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
+import type { Reply } from "../engine/thread.ts";
+import { close } from "../ffi/libc.ts";
+import { Feature } from "../protocol/grant.ts";
+import { FENCING_INTERVAL_MS, PAYLOAD_BYTES_GRANT_MIN } from "../protocol/limits.ts";
+import { Status } from "../protocol/status.ts";
+import { makeBackend } from "./backends/open.ts";
+import { Lane, LANE_EXTRA_BYTES, type LaneOwner } from "./lane.ts";
+import {
+  type DataInit,
+  nbdSession,
+  type ServedExport,
+  type ServedShape,
+  type ToData,
+  type ToDoor,
+} from "./messages.ts";
+
+/** Slots of the data-path Worker: 32 lanes of the default depth, or 64 NBD connections; 1 GiB of addresses, of which
+ * only what was used is memory. */
+export const DATA_SLOTS = 4096;
+
+if (LANE_EXTRA_BYTES > SLOT_PAYLOAD_BYTES) throw new Error("A lane's own messages do not fit a slot");
+
+/** A session's part in this Worker. */
+interface DataSession {
+  readonly id: string;
+  readonly lanes: Map<number, Lane>;
+  /** It is over as soon as all lanes are idle. */
+  ending: boolean;
+  /** The lane on which CLOSE arrived, waiting for what executes. */
+  closing: Lane | null;
+}
+
+/** A door's visitor waiting for its lane to become idle. */
+interface Fence {
+  readonly token: number;
+  readonly fresh: boolean;
+}
+
+/** All that the data-path Worker does. */
+export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
+  readonly #engine: Engine;
+  readonly #devices: BlockDevice[];
+  readonly #sessions = new Map<string, DataSession>();
+  readonly #fences = new Map<Lane, Fence>();
+  readonly #nbd: NbdFrontend;
+  readonly #say: (message: ToDoor) => void;
+  readonly #log: (text: string) => void;
+  #stopping: Reply | null = null;
+  #syncs = 0;
+  #syncFailures: string[] = [];
+
+  constructor(engine: Engine, init: DataInit, say: (message: ToDoor) => void, log: (text: string) => void) {
+    this.#engine = engine;
+    this.#say = say;
+    this.#log = log;
+    this.#devices = init.exports.map((one) => makeDevice(engine, one));
+    const exports = init.exports.map(({ name }, index) => ({ name, device: this.#devices[index] }));
+    this.#nbd = new NbdFrontend(engine, exports, this, log);
+    if (init.nbdFd >= 0) this.#nbd.listen(init.nbdFd);
+  }
+
+  /** What each export is like, as its layers leave it. */
+  shapes(): ServedShape[] {
+    return this.#devices.map(({ geometry }) => ({
+      size: geometry.size,
+      logicalBlock: geometry.logicalBlock,
+      physicalBlock: geometry.physicalBlock,
+      optimalIo: geometry.optimalIo,
+      discardGranularity: geometry.discardGranularity,
+      features: featuresOf(geometry),
+    }));
+  }
+
+  /** A message from the door. */
+  hear(message: ToData): void {
+    switch (message.say) {
+      case "prepare":
+        return this.#prepare(message);
+      case "connect":
+        return this.#connect(message);
+      case "end":
+        return this.#end(message.session, message.fenced);
+      case "nbdOpened":
+        return this.#nbd.opened(message.export, message.refusal);
+    }
+  }
+
+  /** Finishes what executes, tells the clients, syncs the disks, closes them; then answers and ends the engine. */
+  stop(reply: Reply): void {
+    this.#stopping = reply;
+    this.#nbd.stop();
+    for (const session of this.#sessions.values()) {
+      session.ending = true;
+      for (const lane of session.lanes.values()) {
+        lane.machine.shutdown();
+        if (lane.machine.executing === 0) lane.finish();
+      }
+      this.#settle(session);
+    }
+    this.#settleStop();
+  }
+
+  // The lanes' owner.
+
+  onLaneLost(lane: Lane, generation: number): void {
+    this.#say({ say: "lost", session: lane.session, lane: lane.number, generation });
+  }
+
+  onLaneIdle(lane: Lane): void {
+    const fence = this.#fences.get(lane);
+    if (fence !== undefined) {
+      this.#fences.delete(lane);
+      this.#answerPrepared(lane, fence);
+    }
+    const session = this.#sessions.get(lane.session);
+    if (session !== undefined) this.#settle(session);
+  }
+
+  onLaneFinished(lane: Lane): void {
+    const session = this.#sessions.get(lane.session);
+    if (session === undefined) return;
+    this.#answerClose(session);
+    if (this.#stopping !== null) lane.finish();
+  }
+
+  onClose(lane: Lane): void {
+    const session = this.#sessions.get(lane.session)!;
+    session.closing = lane;
+    session.ending = true;
+    this.#answerClose(session);
+  }
+
+  log(text: string): void {
+    this.#log(text);
+  }
+
+  // The NBD front-end's arbiter.
+
+  wantExport(index: number, address: string): void {
+    this.#say({ say: "nbdOpen", export: index, address });
+  }
+
+  leaveExport(index: number): void {
+    this.#say({ say: "nbdClosed", export: index });
+    this.#settleStop();
+  }
+
+  // The last FLUSH of each disk.
+
+  onComplete(slot: number, status: number): void {
+    this.#engine.slots.release(Uint32Array.of(slot));
+    if (status < 0) this.#syncFailures.push(`errno ${-status}`);
+    if (--this.#syncs === 0) this.#stopped();
+  }
+
+  #prepare(message: Extract<ToData, { say: "prepare" }>): void {
+    const { token, session: id, lane: number, fresh } = message;
+    const present = this.#sessions.get(id)?.lanes.get(number);
+    if (present !== undefined) {
+      const fence = { token, fresh };
+      this.#fences.set(present, fence);
+      if (present.isIdle) return this.onLaneIdle(present);
+      present.disconnect();
+      this.#sayFencing(present, fence);
+      return;
+    }
+    const slots = this.#stopping === null ? this.#engine.slots.reserve(message.depth + 1) : null;
+    if (slots === null) {
+      const text = `The exporter has no memory for a lane of depth ${message.depth}`;
+      this.#say({ say: "unprepared", token, status: Status.NO_RESOURCES, text });
+      return;
+    }
+    const lane = new Lane(this.#engine, this.#devices[message.export], this, {
+      session: id,
+      lane: number,
+      depth: message.depth,
+      maxPayload: Math.max(PAYLOAD_BYTES_GRANT_MIN, Math.min(message.maxPayload, SLOT_PAYLOAD_BYTES)),
+      readOnly: message.readOnly,
+      slots,
+    });
+    const session = this.#sessions.get(id) ?? { id, lanes: new Map(), ending: false, closing: null };
+    session.lanes.set(number, lane);
+    this.#sessions.set(id, session);
+    this.#answerPrepared(lane, { token, fresh: false });
+  }
+
+  #answerPrepared(lane: Lane, fence: Fence): void {
+    if (fence.fresh) lane.machine.clear();
+    this.#say({ say: "prepared", token: fence.token, depth: lane.depth, maxPayload: lane.maxPayload });
+  }
+
+  /** Tells the door every second how many requests a fence still waits for. */
+  #sayFencing(lane: Lane, fence: Fence): void {
+    if (this.#fences.get(lane) !== fence) return;
+    this.#say({ say: "fencing", token: fence.token, executing: lane.machine.executing });
+    const expire = () => this.#sayFencing(lane, fence);
+    this.#engine.timers.schedule({ expire }, 0, this.#engine.now + FENCING_INTERVAL_MS);
+  }
+
+  #connect(message: Extract<ToData, { say: "connect" }>): void {
+    const { session: id, lane: number, generation, fd } = message;
+    const session = this.#sessions.get(id);
+    const lane = session?.lanes.get(number);
+    const isWanted = session !== undefined && lane !== undefined && !session.ending;
+    if (isWanted && lane.connect(fd, message.handoff, message.answerType, generation, message.grant)) return;
+    close(fd);
+    this.#say({ say: "lost", session: id, lane: number, generation });
+  }
+
+  #end(id: string, fenced: boolean): void {
+    const session = this.#sessions.get(id);
+    if (session === undefined) {
+      // The NBD clients of an export are its connections; they end with them.
+      const index = this.#devices.findIndex((_, i) => nbdSession(i) === id);
+      if (index < 0 || !this.#nbd.disconnect(index)) this.#say({ say: "ended", session: id });
+      return;
+    }
+    session.ending = true;
+    for (const lane of session.lanes.values()) {
+      if (fenced && lane.isConnected) {
+        lane.machine.fenced();
+        lane.finish();
+      } else {
+        lane.disconnect();
+      }
+    }
+    this.#settle(session);
+  }
+
+  /** The answer to CLOSE, once nothing of the session executes. */
+  #answerClose(session: DataSession): void {
+    const lane = session.closing;
+    if (lane === null || [...session.lanes.values()].some(({ machine }) => machine.executing > 0)) return;
+    session.closing = null;
+    if (lane.isConnected) lane.machine.closed();
+    for (const one of session.lanes.values()) one.finish();
+  }
+
+  /** Forgets a session that is over. */
+  #settle(session: DataSession): void {
+    if (!session.ending || [...session.lanes.values()].some((lane) => !lane.isIdle)) return;
+    for (const lane of session.lanes.values()) {
+      this.#fences.delete(lane);
+      this.#engine.slots.release(lane.slots);
+    }
+    this.#sessions.delete(session.id);
+    this.#say({ say: "ended", session: session.id });
+    this.#settleStop();
+  }
+
+  /** When everybody has gone: the last sync of each disk. */
+  #settleStop(): void {
+    if (this.#stopping === null || this.#sessions.size > 0 || !this.#nbd.isIdle || this.#syncs > 0) return;
+    this.#syncs = 1;
+    for (const device of this.#devices) {
+      if (device.geometry.readOnly) continue;
+      const slots = this.#engine.slots.reserve(1)!;
+      this.#syncs++;
+      const status = device.submit(slots[0], Operation.FLUSH, 0, 0, 0, this);
+      if (status !== PENDING) this.onComplete(slots[0], status);
+    }
+    if (--this.#syncs === 0) this.#stopped();
+  }
+
+  #stopped(): void {
+    for (const device of this.#devices) device.close();
+    const failures = this.#syncFailures;
+    if (failures.length === 0) this.#stopping!.answer();
+    else this.#stopping!.refuse(`Cannot sync at the end: ${failures.join(", ")}; what no flush covered may be lost`);
+    this.#engine.stop();
+  }
+}
+
+/** A disk with its layers, the first the lowest. */
+function makeDevice(engine: Engine, one: ServedExport): BlockDevice {
+  let device = makeBackend(one.disk, engine.loop, engine.slots, one.stickyWord);
+  for (const spec of one.layers) {
+    if (layerNeeds(spec).slots > engine.slots.freeCount) {
+      throw new Error(`Cannot use the layer ${spec.kind} on "${one.name}": it needs more memory than there is`);
+    }
+    device = makeLayer(spec, device, engine);
+  }
+  return device;
+}
+
+/** What an export can do, as the wire says it. */
+function featuresOf(geometry: Geometry): number {
+  let features = Feature.BLOCK_STATUS | Feature.CACHE;
+  if (geometry.volatileCache) features |= Feature.VOLATILE_CACHE;
+  if (geometry.readOnly) return features | Feature.READ_ONLY;
+  features |= Feature.WRITE_ZEROES;
+  if (geometry.discardGranularity > 0) features |= Feature.DISCARD;
+  if (geometry.fastZero) features |= Feature.FAST_ZERO;
+  return features;
+}

@@ -1,0 +1,23 @@
+/**
+ * A data-path thread of the exporter.
+ *
+ * @module
+ */
+import { post } from "../engine/mailbox.ts";
+import { serveThread } from "../engine/thread.ts";
+import { DataPath } from "./data.ts";
+import type { DataInit, DataQuestion, ThreadEvent, ToData } from "./messages.ts";
+
+serveThread<DataInit, DataQuestion, ThreadEvent>(({ engine, mailbox, init, tell }) => {
+  const data = new DataPath(
+    engine,
+    init,
+    (message) => post(init.door, message),
+    (text) => tell({ event: "log", level: "warning", text }),
+  );
+  mailbox.listen(init.door.port, (message) => data.hear(message as ToData));
+  return (question, reply) => {
+    if (question.ask === "shapes") reply.answer(data.shapes());
+    else data.stop(reply);
+  };
+});

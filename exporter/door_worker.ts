@@ -1,0 +1,24 @@
+/**
+ * The door's thread.
+ *
+ * @module
+ */
+import { randomBytes } from "node:crypto";
+import { post } from "../engine/mailbox.ts";
+import { serveThread } from "../engine/thread.ts";
+import { Door } from "./door.ts";
+import type { DoorInit, DoorQuestion, ThreadEvent, ToDoor } from "./messages.ts";
+import { StateDirectory } from "./state.ts";
+
+serveThread<DoorInit, DoorQuestion, ThreadEvent>(({ engine, mailbox, init, tell }) => {
+  const door = new Door(engine, init, new StateDirectory(init.stateDir), new Uint8Array(randomBytes(16)), {
+    log: (level, text) => tell({ event: "log", level, text }),
+    say: (message) => post(init.data, message),
+  });
+  mailbox.listen(init.data.port, (message) => door.hear(message as ToDoor));
+  return (question, reply) => {
+    if (question.ask === "status") return reply.answer(door.status());
+    door.stop();
+    reply.answer();
+  };
+});
