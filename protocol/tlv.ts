@@ -71,7 +71,9 @@ export class TlvWriter {
 
   /** A value as it is. `required` is set by itself for the types that always have it. */
   value(type: number, value: Uint8Array, required = REQUIRED.has(type)): this {
-    this.#bytes.set(value, this.#begin(type, value.length, required));
+    // First, since it may put a larger array in the place of the present one.
+    const at = this.#begin(type, value.length, required);
+    this.#bytes.set(value, at);
     return this;
   }
 
@@ -97,7 +99,8 @@ export class TlvWriter {
 
   /** A u64, given as a safe integer. */
   uint64(type: number, value: number): this {
-    writeUint64(this.#view, this.#begin(type, 8, REQUIRED.has(type)), value);
+    const at = this.#begin(type, 8, REQUIRED.has(type));
+    writeUint64(this.#view, at, value);
     return this;
   }
 
