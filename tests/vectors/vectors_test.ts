@@ -1,7 +1,27 @@
 import assert from "node:assert/strict";
 import { createCRC32, createXXHash64 } from "hash-wasm";
-import { makeVectors } from "./make.ts";
-import { AEAD, blake2b256, crc32c, hex, hmacSha256, noiseNNpsk0, pattern, text, unhex, xxh64 } from "./primitives.ts";
+import { type Digests, FrameCodec } from "../../protocol/codec.ts";
+import type { Memory } from "../../protocol/consumer.ts";
+import { ProtocolError } from "../../protocol/error.ts";
+import { TlvReader, TlvWriter } from "../../protocol/tlv.ts";
+import * as wire from "../../protocol/wire.ts";
+import { makeArena } from "../../wasm/core.ts";
+import { SUITES } from "./frames.ts";
+import { makeVectors, type Vector } from "./make.ts";
+import { tlv } from "./messages.ts";
+import {
+  AEAD,
+  blake2b256,
+  concat,
+  crc32c,
+  hex,
+  hmacSha256,
+  noiseNNpsk0,
+  pattern,
+  text,
+  unhex,
+  xxh64,
+} from "./primitives.ts";
 
 Deno.test("the committed vectors are those that the maker makes", async () => {
   const made = makeVectors();
@@ -103,4 +123,128 @@ Deno.test("the script's AEADs give the published vectors of their specifications
   // Nonces count in the byte order of each RFC.
   assert.equal(hex(AEAD["chacha20-poly1305"].nonce(0x0102)), "000000000201000000000000");
   assert.equal(hex(AEAD["aes-256-gcm"].nonce(0x0102)), "000000000000000000000102");
+});
+
+/** The vectors of a file, as they are committed. */
+async function read(name: string): Promise<Vector[]> {
+  return JSON.parse(await Deno.readTextFile(new URL(name, import.meta.url))).vectors;
+}
+
+/** The suites whose frames the codec has. */
+const PLAIN_SUITES = SUITES.filter((suite) => suite.cipher === 0 && suite.digest <= 2);
+
+/** Writes the header that a vector describes, through the implementation. */
+function writeHeader(memory: Memory, at: number, vector: Vector): void {
+  const field = (name: string) => Number(vector[name]);
+  wire.writeHeader(
+    memory,
+    at,
+    field("type"),
+    field("flags"),
+    field("slot"),
+    field("lane"),
+    field("sequence"),
+    field("offset"),
+    field("length"),
+    field("payload_bytes"),
+    field("status"),
+  );
+}
+
+Deno.test("the codec seals every frame to the bytes of the vectors", async () => {
+  const arena: Memory & Digests & { freeFrom: number } = makeArena(2 ** 21);
+  for (const suite of PLAIN_SUITES) {
+    for (const vector of await read(`frames-${suite.name}.json`)) {
+      // Prefix and payload lie apart, and nothing was zero before.
+      const at = arena.freeFrom + 4096;
+      const payloadAt = at + 8192;
+      arena.bytes.fill(0xcc, arena.freeFrom);
+      arena.bytes.set(unhex(String(vector.plain_payload)), payloadAt);
+      writeHeader(arena, at, vector);
+      const codec = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, Number(vector.n), 0);
+      codec.seal(at, payloadAt, Number(vector.payload_bytes));
+      const bytes = concat(
+        arena.bytes.slice(at, at + codec.prefixBytes),
+        arena.bytes.slice(payloadAt, payloadAt + Number(vector.payload_bytes)),
+      );
+      assert.equal(hex(bytes), vector.frame, `${suite.name}: ${vector.name}, n = ${vector.n}`);
+      assert.equal(codec.sent, Number(vector.n) + 1);
+    }
+  }
+});
+
+Deno.test("the codec opens every frame of the vectors, and reads what it says", async () => {
+  const arena = makeArena(2 ** 21);
+  const at = arena.freeFrom + 4096;
+  for (const suite of PLAIN_SUITES) {
+    for (const vector of await read(`frames-${suite.name}.json`)) {
+      const name = `${suite.name}: ${vector.name}, n = ${vector.n}`;
+      const bytes = unhex(String(vector.frame));
+      arena.bytes.set(bytes, at);
+      const codec = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, 0, Number(vector.n));
+      assert.equal(codec.openPrefix(at), ProtocolError.NONE, name);
+      const found = {
+        type: wire.frameType(arena, at),
+        flags: wire.frameFlags(arena, at),
+        slot: wire.frameSlot(arena, at),
+        lane: wire.frameLane(arena, at),
+        sequence: wire.frameSequence(arena, at),
+        offset: wire.frameOffset(arena, at),
+        length: wire.frameLength(arena, at),
+        payload_bytes: wire.framePayloadBytes(arena, at),
+        status: wire.frameStatus(arena, at),
+      };
+      for (const [field, value] of Object.entries(found)) assert.equal(value, vector[field], `${name}: ${field}`);
+      assert.equal(codec.received, Number(vector.n) + 1);
+      const payloadBytes = Number(vector.payload_bytes);
+      if (payloadBytes > 0) {
+        assert.equal(codec.openPayload(at + codec.prefixBytes, payloadBytes), ProtocolError.NONE, name);
+        if (suite.tagBytes === 0) continue;
+        arena.bytes[at + codec.prefixBytes + payloadBytes - 1] ^= 1;
+        assert.equal(codec.openPayload(at + codec.prefixBytes, payloadBytes), ProtocolError.PAYLOAD_TAG, name);
+      }
+      const other = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, 0, Number(vector.n) + 1);
+      assert.equal(other.openPrefix(at), ProtocolError.FRAME_NUMBER, name);
+    }
+  }
+});
+
+Deno.test("the core's digests give the tags of the vectors", async () => {
+  const arena = makeArena(2 ** 21);
+  for (const vector of await read("digests.json")) {
+    const at = arena.freeFrom + 64;
+    arena.bytes.set(unhex(String(vector.message)), at);
+    arena.crc32c(at, Number(vector.bytes), arena.freeFrom);
+    assert.equal(hex(arena.bytes.subarray(arena.freeFrom, arena.freeFrom + 8)), vector.crc32c);
+    arena.xxh64(at, Number(vector.bytes), arena.freeFrom);
+    assert.equal(hex(arena.bytes.subarray(arena.freeFrom, arena.freeFrom + 8)), vector.xxh64);
+  }
+});
+
+Deno.test("every TLV of the vectors is written and read as it stands there", async () => {
+  for (const vector of await read("tlvs.json")) {
+    const value = unhex(String(vector.value));
+    const type = Number(vector.type);
+    assert.equal(hex(new TlvWriter().value(type, value, vector.flags === 1).bytes), vector.bytes, String(vector.name));
+    const reader = new TlvReader(unhex(String(vector.bytes)), [type]);
+    assert.equal(reader.status, 0);
+    assert.equal(hex(reader.value(type)!), vector.value);
+  }
+});
+
+Deno.test("a message of many TLVs is written whole, wherever the writer has to make room", () => {
+  for (let first = 0; first <= 1024; first += 8) {
+    const writer = new TlvWriter().value(5, pattern(first, 1)).uint64(32, 2 ** 40).value(38, pattern(700, 2));
+    writer.uint32s(33, 1, 2, 3, 4).uint16s(2, [1, 2, 3], true).text(16, "ü".repeat(100)).empty(39);
+    const expected = concat(
+      tlv(5, pattern(first, 1)),
+      tlv(32, unhex("0000000000010000")),
+      tlv(38, pattern(700, 2)),
+      tlv(33, unhex("01000000020000000300000004000000")),
+      tlv(2, unhex("010002000300"), true),
+      tlv(16, text("ü".repeat(100))),
+      tlv(39, new Uint8Array(0)),
+    );
+    assert.equal(hex(writer.bytes), hex(expected), `after a value of ${first} bytes`);
+  }
 });
