@@ -102,7 +102,8 @@ if (import.meta.main) {
     exitCode = await run(Deno.args);
   } catch (error) {
     writeError(`dst: ${messageOf(error)}\n`);
-    logger("main").debug("{stack}", { stack: error instanceof Error ? error.stack : error });
+    const stack = error instanceof Error ? error.stack ?? "" : "";
+    for (const line of stack.split("\n")) logger("main").debug("{line}", { line });
     exitCode = exitCodeOf(error);
   }
   // Threads that are still there must not keep a command that is done from ending.

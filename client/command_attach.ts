@@ -6,7 +6,7 @@
 import { formatRemote, parseNbdAddress, parseRemote } from "../engine/control/address.ts";
 import { asUsage, type Command } from "../engine/control/arguments.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
-import { printable } from "../engine/control/output.ts";
+import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { attach, type AttachOptions } from "./attach.ts";
 import { SESSION_OPTIONS, sessionOptions } from "./options.ts";

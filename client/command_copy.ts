@@ -7,7 +7,8 @@ import { type Endpoint, formatRemote, parseEndpoint } from "../engine/control/ad
 import { asUsage, type Command } from "../engine/control/arguments.ts";
 import { usageFailure } from "../engine/control/failure.ts";
 import { writeError } from "../engine/control/log.ts";
-import { announce, printable } from "../engine/control/output.ts";
+import { announce } from "../engine/control/output.ts";
+import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { copy, type CopyProgress } from "./copy.ts";
 import { SESSION_OPTIONS, sessionOptions } from "./options.ts";

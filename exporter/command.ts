@@ -3,12 +3,19 @@
  *
  * @module
  */
-import { nameOfPath, parseHostPort, parseNamedPath, parseNbdAddress, PORT_DEFAULT } from "../engine/control/address.ts";
+import {
+  checkName,
+  nameOfPath,
+  parseHostPort,
+  parseNamedPath,
+  parseNbdAddress,
+  PORT_DEFAULT,
+} from "../engine/control/address.ts";
 import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
 import { DIGESTS, parseDigests } from "../engine/control/digests.ts";
 import { usageFailure } from "../engine/control/failure.ts";
-import { printable } from "../engine/control/output.ts";
+import { printable } from "../engine/control/printable.ts";
 import { type ExporterConfig, readConfig } from "./config.ts";
 import { type ExporterOptions, type ExportOptions, startExporter } from "./exporter.ts";
 
@@ -84,7 +91,7 @@ export const command: Command = {
 export function exporterOptions(args: ParsedArguments): ExporterOptions {
   const config: ExporterConfig = args.read("--config", readConfig) ?? { exports: [] };
   const given = args.positionals.map((positional) => asUsage(() => parseNamedPath(positional)));
-  const name = args.value("--name");
+  const name = args.read("--name", checkName);
   if (name !== undefined && given.length !== 1) throw usageFailure("--name needs exactly one PATH");
   const exports: ExportOptions[] = given.map(({ name: own, path }) => ({
     name: name ?? own,

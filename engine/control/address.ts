@@ -187,7 +187,8 @@ export function parseEndpoint(text: string, isFolder: (path: string) => boolean)
   return { kind: "remote", ...parseRemote(text) };
 }
 
-/** Whether the text looks like an IPv6 address; the resolver has the last word. */
+/** Whether the text is an IPv6 address, with or without a zone. */
 function isIpv6(text: string): boolean {
-  return text.includes(":") && /^[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?$/.test(text) && text.split(":").length > 2;
+  const match = /^([0-9A-Fa-f:.]+)(%[A-Za-z0-9._-]+)?$/.exec(text);
+  return match !== null && URL.canParse(`http://[${match[1]}]/`);
 }

@@ -55,7 +55,11 @@ export async function runInBackground(options: BackgroundOptions): Promise<void>
     try {
       const message = await Promise.race([readMessage(listener), child.exited.then(() => null)]);
       if (message === null) throw new Failure(describeDeath(kind, await child.exited, log));
-      if (message.kind === "failed") throw new Failure(message.message, message.exitCode);
+      if (message.kind === "failed") {
+        // The log says no more than the error does.
+        if (options.log === null) removeIfThere(log);
+        throw new Failure(message.message, message.exitCode);
+      }
       writeOutput(message.output);
     } finally {
       Deno.removeSignalListener("SIGINT", interrupt);

@@ -6,7 +6,8 @@
 import type { Command } from "./arguments.ts";
 import { Failure, messageOf } from "./failure.ts";
 import { writeOutput } from "./log.ts";
-import { announce, printable, table } from "./output.ts";
+import { announce, table } from "./output.ts";
+import { printable } from "./printable.ts";
 import { type DaemonRecord, RuntimeDirectory } from "./runtime.ts";
 import { callControl } from "./socket.ts";
 import { formatSize } from "../size.ts";

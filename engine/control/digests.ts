@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Digest } from "../../protocol/wire.ts";
 import { suggestion } from "./suggest.ts";
 
 /** Their names, the best first. */
@@ -22,4 +23,19 @@ export function parseDigests(text: string): string[] {
     if (names.indexOf(name) !== i) throw new RangeError(`"${name}" is given twice`);
   }
   return names;
+}
+
+/** The wire's numbers of digests that {@link parseDigests} has read. */
+export function digestNumbers(names: readonly string[]): number[] {
+  const numbers: Readonly<Record<string, number>> = {
+    none: Digest.NONE,
+    crc32c: Digest.CRC32C,
+    xxh64: Digest.XXH64,
+  };
+  return names.map((name) => numbers[name]);
+}
+
+/** The name of a digest, by the wire's number. */
+export function digestName(number: number): string {
+  return DIGESTS.find((name) => digestNumbers([name])[0] === number) ?? `digest ${number}`;
 }

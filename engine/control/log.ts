@@ -4,21 +4,28 @@
  * @module
  */
 import {
-  ansiColorFormatter,
   configureSync,
+  getAnsiColorFormatter,
   getLogger,
   getTextFormatter,
   type Logger,
   type LogLevel,
   type LogRecord,
 } from "@logtape/logtape";
+import { printable } from "./printable.ts";
 
 export type { Logger, LogLevel } from "@logtape/logtape";
 
 /** The level where none is asked for. */
 export const LOG_LEVEL_DEFAULT: LogLevel = "info";
 
-const plainFormatter = getTextFormatter({ timestamp: "rfc3339", level: "full" });
+const style = {
+  timestamp: "rfc3339",
+  level: "full",
+  category: (category: readonly string[]) => category.slice(1).join("."),
+  // Text is shown as it is, without quotes; it may come from a peer, so that it must not drive the terminal.
+  value: (value: unknown) => typeof value === "string" ? printable(value) : Deno.inspect(value),
+} as const;
 
 /**
  * Sends the log to standard error. Call once per thread, before the first {@link logger} is used.
@@ -26,7 +33,7 @@ const plainFormatter = getTextFormatter({ timestamp: "rfc3339", level: "full" })
  * @param level the least severe level that is let through
  */
 export function startLog(level: LogLevel): void {
-  const format = Deno.stderr.isTerminal() && !Deno.noColor ? ansiColorFormatter : plainFormatter;
+  const format = Deno.stderr.isTerminal() && !Deno.noColor ? getAnsiColorFormatter(style) : getTextFormatter(style);
   configureSync({
     reset: true,
     sinks: { stderr: (record: LogRecord) => writeError(format(record)) },
