@@ -104,7 +104,7 @@ function pointerNumber(pointer: Deno.PointerValue): number {
 /** The address of a view's first byte, which stays put while its buffer lives. The view must not be empty. */
 export function addressOf(view: ArrayBufferView<ArrayBufferLike>): number {
   if (view.byteLength === 0) throw new RangeError("Cannot take the address of an empty view");
-  // Only a view of one whole, separate ArrayBuffer is sure to lie outside of V8's moving heap: reading `buffer` makes it so.
+  // V8 keeps small arrays on its own heap, where they move, until their `buffer` is read.
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength) as Uint8Array<ArrayBuffer>;
   return pointerNumber(Deno.UnsafePointer.of(bytes));
 }

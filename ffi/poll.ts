@@ -1,6 +1,6 @@
 /**
- * The loop on ppoll(2), for where io_uring is switched off. Sockets are tried with MSG_DONTWAIT and polled; operations on
- * files block the thread while they last, so a stalled disk stalls the Worker: that is what io_uring is for.
+ * The loop on ppoll(2), for where io_uring is switched off. Sockets are tried with MSG_DONTWAIT and polled; operations
+ * on files block the thread while they last, so a stalled disk stalls the Worker: that is what io_uring is for.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-import { runLoopSuite } from "./loop_suite.ts";
+import { runLoopSuite } from "../tests/ffi/loop_suite.ts";
 import { PollLoop } from "./poll.ts";
 
 runLoopSuite({ name: "poll", start: (pendingMax) => new PollLoop({ pendingMax }) });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { memfdCreate } from "./libc.ts";
 import * as libc from "./libc.ts";
-import { runLoopSuite } from "./loop_suite.ts";
+import { runLoopSuite } from "../tests/ffi/loop_suite.ts";
 import { Ring } from "./ring.ts";
 import { uringAvailable, WaitArgument } from "./uring.ts";
 

@@ -28,7 +28,7 @@ export interface FileStatus {
   readonly targetMinor: number;
   /** When it was made, in ns since 1970 as a decimal; empty where the file system does not say. */
   readonly birthTime: string;
-  /** Alignment of memory and of offsets for O_DIRECT in bytes; 0 when the kernel (before 6.1) or file system is silent. */
+  /** Alignment of memory and of offsets for O_DIRECT in bytes; 0 where kernel (before 6.1) or file system is silent. */
   readonly directMemoryAlign: number;
   readonly directOffsetAlign: number;
 }

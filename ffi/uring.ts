@@ -1,6 +1,7 @@
 /**
- * An io_uring as the kernel hands it out: set-up, mapping, and where its parts lie. What is done with it is in `ring.ts`
- * and `ublk_control.ts`. Numbers are from linux/io_uring.h; the system calls have the same number on every architecture.
+ * An io_uring as the kernel hands it out: set-up, mapping, and where its parts lie. What is done with it is in
+ * `ring.ts` and `ublk_control.ts`. Numbers are from linux/io_uring.h; the system calls have the same number on every
+ * architecture.
  *
  * @module
  */
