@@ -162,21 +162,25 @@ export class Registry {
       lanes: new Map(),
       ending: false,
     };
-    return this.#admit(session, request.steal);
+    return this.#admit(session, request.steal, id);
   }
 
   /** Whether the NBD front-end of an export may serve it: all its connections are one session. */
   openNbd(one: RegisteredExport, id: string, address: string): OpenDecision {
-    return this.#admit({
-      id,
-      export: one,
-      access: accessOf(one),
-      holder: "NBD clients",
-      address,
-      leaseMs: 0,
-      lanes: new Map(),
-      ending: false,
-    }, false);
+    return this.#admit(
+      {
+        id,
+        export: one,
+        access: accessOf(one),
+        holder: "NBD clients",
+        address,
+        leaseMs: 0,
+        lanes: new Map(),
+        ending: false,
+      },
+      false,
+      "",
+    );
   }
 
   /** Whether a lane may be joined. */
@@ -204,7 +208,8 @@ export class Registry {
     this.#sessions.delete(session.id);
   }
 
-  #admit(session: Session, steal: boolean): OpenDecision {
+  /** @param recordAs what the record is to say of the writer: NBD clients cannot resume, so nobody is recorded for them */
+  #admit(session: Session, steal: boolean, recordAs: string): OpenDecision {
     const one = session.export;
     if (session.access !== Access.READ_WRITE || isShared(one)) return { kind: "granted", session, record: null };
     const holder = this.#writer(one);
@@ -213,8 +218,8 @@ export class Registry {
       const current = currentOf(holder);
       return { ...refusal(Status.BUSY, `The export "${one.name}" is held read-write by ${current.text}`), current };
     }
-    const same = one.record.session === session.id;
-    const record = same ? null : { ...one.record, writeEpoch: one.record.writeEpoch + 1, session: session.id };
+    const isSame = recordAs !== "" && one.record.session === recordAs;
+    const record = isSame ? null : { ...one.record, writeEpoch: one.record.writeEpoch + 1, session: recordAs };
     return { kind: "granted", session, record };
   }
 
