@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { verifyPattern, writePattern } from "../../client/demo_disk.ts";
+import { NbdDisk } from "../../client/demo_nbd.ts";
+import { Workplace } from "./program.ts";
+
+const MIB = 1024 * 1024;
+
+Deno.test(
+  "an attachment by NBD is written through, shows in the status, and is detached",
+  Workplace.test(async (place) => {
+    place.file("disk.img", 8 * MIB);
+    const { address } = await place.exporter("disk.img");
+    const nbd = `unix:${place.folder}/nbd.sock`;
+    const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
+    const event = await daemon.waitFor("attached");
+    assert.equal(event.nbd, nbd);
+    assert.equal(event.size, 8 * MIB);
+    const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
+    await writePattern(disk, 4 * MIB, 5);
+    await verifyPattern(disk, 4 * MIB, 5);
+    await disk.close();
+    const { attachments } = JSON.parse((await place.run("status", "--json")).stdout);
+    assert.equal(attachments.length, 1);
+    assert.equal(attachments[0].remote, `${address}/disk.img`);
+    assert.equal(attachments[0].status.connected, true);
+    assert.match((await place.run("status")).stdout, /held by .* \(pid \d+\)/);
+    const { code, stdout, stderr } = await place.run("detach", nbd);
+    assert.equal(code, 0, stderr);
+    assert.equal(stdout, `${nbd} is detached\n`);
+    assert.equal((await daemon.result()).code, 0);
+    await place.fails(1, /is not attached here; nothing is/, "detach", nbd);
+  }),
+);
+
+Deno.test(
+  "a second writer is refused with the holder's name and address, a reader is admitted",
+  Workplace.test(async (place) => {
+    const { address } = await place.exporter("disk=mem:4M");
+    const socket = (name: string) => ["--nbd", `unix:${place.folder}/${name}`];
+    const writer = place.daemon("attach", `${address}/disk`, ...socket("a"));
+    await writer.waitFor("attached");
+    const holder = new RegExp(`${Deno.hostname()} \\(pid ${writer.pid}\\) at 127\\.0\\.0\\.1`);
+    await place.fails(1, holder, "attach", `${address}/disk`, ...socket("b"));
+    const reader = place.daemon("attach", `${address}/disk`, "--read-only", ...socket("c"));
+    assert.equal((await reader.waitFor("attached")).readOnly, true);
+    const { stdout } = await place.run("info", `${address}/disk`);
+    assert.match(stdout, /^held by .*at 127\.0\.0\.1/m);
+    const thief = place.daemon("attach", `${address}/disk`, "--steal", ...socket("d"));
+    await thief.waitFor("attached");
+  }),
+);
+
+Deno.test(
+  "several clients may write to a shared export",
+  Workplace.test(async (place) => {
+    const { address } = await place.exporter("disk=mem:4M", "--shared");
+    for (const name of ["a", "b"]) {
+      await place.daemon("attach", `${address}/disk`, "--nbd", `unix:${place.folder}/${name}`).waitFor("attached");
+    }
+  }),
+);
+
+Deno.test(
+  "what cannot be attached is a line on standard error and exit code 1",
+  Workplace.test(async (place) => {
+    const { daemon, address } = await place.exporter("disk=mem:1M", "--read-only");
+    const nbd = ["--nbd", `unix:${place.folder}/nbd.sock`];
+    await place.fails(1, /nothing/, "attach", `${address}/nothing`, ...nbd);
+    await place.fails(1, /read-only|permission/, "attach", `${address}/disk`, ...nbd);
+    await place.fails(1, /nothing/, "info", `${address}/nothing`);
+    await daemon.stop();
+    await place.fails(1, /Cannot .*refused/, "attach", `${address}/disk`, ...nbd);
+    await place.fails(1, /Cannot .*refused/, "list", address);
+    // Something that listens there, but is no exporter.
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const served = listener.accept().then((connection) => connection.close());
+    await place.fails(1, /Cannot /, "list", `127.0.0.1:${listener.addr.port}`);
+    await served;
+    listener.close();
+  }),
+);
+
+Deno.test(
+  "a copy goes to an export and back, and is verified",
+  Workplace.test(async (place) => {
+    const path = place.file("source.img", 8 * MIB);
+    using file = Deno.openSync(path, { write: true });
+    file.seekSync(3 * MIB, Deno.SeekMode.Start);
+    file.writeSync(crypto.getRandomValues(new Uint8Array(65536)));
+    const { address } = await place.exporter("disk=mem:8M");
+    const there = await place.run("copy", "source.img", `${address}/disk`, "--verify");
+    assert.equal(there.code, 0, there.stderr);
+    const back = await place.run("copy", `${address}/disk`, "back.img", "--verify", "--json");
+    assert.equal(back.code, 0, back.stderr);
+    const { event, size, moved, digest } = JSON.parse(back.stdout);
+    assert.deepEqual([event, size], ["copied", 8 * MIB]);
+    assert(moved < 4 * MIB, "holes are not moved");
+    assert.match(digest, /^xxh64:/);
+    assert.deepEqual(Deno.readFileSync(`${place.folder}/back.img`), Deno.readFileSync(path));
+    await place.fails(1, /nothing\.img/, "copy", "nothing.img", `${address}/disk`);
+  }),
+);
+
+Deno.test(
+  "the demo works from end to end, by NBD",
+  Workplace.test(async (place) => {
+    const { code, stdout, stderr } = await place.run("demo", "--nbd");
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /all of it worked, in [\d.]+ s, by an NBD socket\n$/);
+  }),
+);
