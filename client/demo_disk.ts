@@ -100,11 +100,18 @@ export async function verifyPattern(disk: DemoDisk, bytes: number, seed: number)
     await disk.read(index * CHUNK_BYTES, new Uint8Array(chunk.buffer));
     // Filled after the read: it is shared by all that run at once, and nothing here waits any more.
     fillPattern(expected, seed, index);
-    const wrong = chunk.findIndex((word, i) => word !== expected[i]);
+    const wrong = firstDifference(chunk, expected);
     if (wrong >= 0) {
       throw new Error(`What was read differs from what was written at byte ${index * CHUNK_BYTES + wrong * 4}`);
     }
   });
+}
+
+/** The index of the first word that differs, or -1. A loop, as it must keep up with the disk. */
+export function firstDifference(found: Uint32Array, expected: Uint32Array): number {
+  const words = Math.min(found.length, expected.length);
+  for (let i = 0; i < words; i++) if (found[i] !== expected[i]) return i;
+  return found.length === expected.length ? -1 : words;
 }
 
 async function eachChunk(

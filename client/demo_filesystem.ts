@@ -4,7 +4,7 @@
  * @module
  */
 import { Failure } from "../engine/control/failure.ts";
-import { fillPattern } from "./demo_disk.ts";
+import { fillPattern, firstDifference } from "./demo_disk.ts";
 
 const TOOLS = ["mkfs.ext4", "e2fsck", "mount", "umount"];
 const FILES = 64;
@@ -46,7 +46,7 @@ export async function checkFilesystem(device: string, mountPoint: string, seed: 
     for (let i = 0; i < FILES; i++) {
       fillPattern(chunk, seed, i);
       const found = new Uint32Array(Deno.readFileSync(`${mountPoint}/file-${i}`).buffer);
-      if (found.length !== chunk.length || found.some((word, at) => word !== chunk[at])) {
+      if (firstDifference(found, chunk) >= 0) {
         throw new Failure(`The file file-${i} differs from what was written`);
       }
     }
