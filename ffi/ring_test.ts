@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { memfdCreate } from "./libc.ts";
 import * as libc from "./libc.ts";
 import { runLoopSuite } from "../tests/ffi/loop_suite.ts";
 import { Ring } from "./ring.ts";
-import { uringAvailable, WaitArgument } from "./uring.ts";
+import { mapUring, SetupFlag, unmapUring, uringAvailable, WaitArgument } from "./uring.ts";
 
 const unavailable = uringAvailable();
 if (unavailable === null) {
@@ -17,7 +16,7 @@ if (unavailable === null) {
     const ring = new Ring({ entries: 4, completionEntries: 4 });
     const tags = new Set<number>();
     const kind = ring.register({ complete: (tag) => void tags.add(tag) });
-    const fd = memfdCreate("ring");
+    const fd = libc.memfdCreate("ring");
     for (let tag = 0; tag < 1000; tag++) ring.fadvise(fd, 0, 0, 0, kind, tag, 0);
     while (ring.pending > 0) ring.turn(1000);
     assert.equal(tags.size, 1000);
@@ -29,13 +28,22 @@ if (unavailable === null) {
     const ring = new Ring();
     const results: number[] = [];
     const kind = ring.register({ complete: (tag, generation, result) => void results.push(tag, generation, result) });
-    const fd = memfdCreate("ring");
+    const fd = libc.memfdCreate("ring");
     ring.uringCmd(fd, 0xc010_7520, 1, 2, 3, 4, kind, 5, 6);
     ring.turn(1000);
     assert.deepEqual(results.slice(0, 2), [5, 6]);
     assert.ok(results[2] < 0);
     ring.close();
     libc.close(fd);
+  });
+
+  Deno.test("ring: a kernel that does not know a set-up flag is asked for less", () => {
+    const before = [...Deno.readDirSync("/proc/self/fd")].length;
+    const uring = mapUring(8, 32, [2 ** 30, SetupFlag.CQSIZE]);
+    assert.deepEqual([uring.sqEntries, uring.cqEntries], [8, 32]);
+    unmapUring(uring);
+    assert.throws(() => mapUring(8, 32, [2 ** 30]), /Cannot make an io_uring: invalid argument/);
+    assert.equal([...Deno.readDirSync("/proc/self/fd")].length, before);
   });
 
   Deno.test("ring: many are made and closed without leaving descriptors behind", () => {
