@@ -55,7 +55,7 @@ const COMMANDS: readonly Entry[] = [
   {
     name: "bench",
     summary: "measure how fast an export is",
-    load: async () => (await import("./client/command_bench.ts")).command,
+    load: async () => (await import("./client/command_measure.ts")).command,
   },
   {
     name: "demo",
