@@ -94,7 +94,8 @@ export interface ClientDoorHost {
 }
 
 /** What a lane's codec goes on with. */
-export interface Handoff {
+export interface ClientHandoff {
+  readonly cipher: number;
   readonly digest: number;
   readonly sent: number;
   readonly received: number;
@@ -196,9 +197,9 @@ export class ClientDoor implements StreamConsumer {
   }
 
   /** What the lane's codec goes on with, after `granted`. */
-  handoff(): Handoff {
+  handoff(): ClientHandoff {
     assert(this.#state === State.GRANTED && this.#codec !== null, "a lane was granted");
-    return { digest: this.#digest, sent: this.#codec.sent, received: this.#codec.received };
+    return { cipher: Cipher.NONE, digest: this.#digest, sent: this.#codec.sent, received: this.#codec.received };
   }
 
   onHeader(at: number): Verdict {

@@ -60,14 +60,22 @@ export class Script {
 /** A stream as the engine's is, but fed by hand. */
 export class Feed {
   isClosed = false;
+  /** The machine answered WAIT, and nobody has resumed the stream since. */
+  isWaiting = false;
   /** Calls of the machine so far. */
   calls = 0;
+  consumer: StreamConsumer;
+  readonly #place: { readonly core: Core; readonly stagingAt: number };
   #pending: Uint8Array = new Uint8Array(0);
   #inPayload = false;
+  #isPayloadThere = false;
 
-  constructor(readonly arena: Arena, public consumer: StreamConsumer) {}
+  constructor(place: { readonly core: Core; readonly stagingAt: number }, consumer: StreamConsumer) {
+    this.#place = place;
+    this.consumer = consumer;
+  }
 
-  /** How many bytes wait for more. */
+  /** How many bytes wait for more, or for the machine. */
   get pendingBytes(): number {
     return this.#pending.length;
   }
@@ -75,7 +83,7 @@ export class Feed {
   /** Bytes arrive. */
   push(bytes: Uint8Array): void {
     this.#pending = concat(this.#pending, bytes);
-    while (!this.isClosed && this.#step());
+    this.#process();
   }
 
   /** Bytes arrive in pieces of these lengths, the last one again and again. */
@@ -87,25 +95,64 @@ export class Feed {
     }
   }
 
+  /** After WAIT: the same call again. */
+  resume(): void {
+    assert.ok(this.isWaiting, "only a stream that waits is resumed");
+    this.isWaiting = false;
+    this.#process();
+  }
+
+  /** Another machine goes on after the message that the present one has waited with. */
+  takeOver(consumer: StreamConsumer): void {
+    assert.ok(this.isWaiting && this.#inPayload, "the present machine waits with a payload");
+    this.consumer = consumer;
+    this.isWaiting = false;
+    this.#inPayload = false;
+    this.#process();
+  }
+
+  #process(): void {
+    while (!this.isClosed && !this.isWaiting && this.#step());
+  }
+
   #step(): boolean {
-    const { consumer, arena } = this;
-    const needed = this.#inPayload ? consumer.payloadBytes : consumer.headerBytes;
-    assert.ok(needed >= 1 && (this.#inPayload || needed <= 512), `${needed} bytes asked for`);
-    if (this.#pending.length < needed) return false;
-    const bytes = this.#pending.subarray(0, needed);
-    this.#pending = this.#pending.slice(needed);
+    return this.#inPayload ? this.#stepPayload() : this.#stepHeader();
+  }
+
+  #stepHeader(): boolean {
+    const { core, stagingAt } = this.#place;
+    const { headerBytes } = this.consumer;
+    assert.ok(headerBytes >= 1 && headerBytes <= 512, `${headerBytes} bytes of header asked for`);
+    if (this.#pending.length < headerBytes) return false;
+    core.bytes.set(this.#pending.subarray(0, headerBytes), stagingAt);
     this.calls++;
-    let verdict: Verdict;
-    if (this.#inPayload) {
-      if (consumer.payloadAt >= 0) arena.core.bytes.set(bytes, consumer.payloadAt);
-      verdict = consumer.onPayload();
-      assert.notEqual(verdict, Verdict.PAYLOAD);
-    } else {
-      arena.core.bytes.set(bytes, arena.stagingAt);
-      verdict = consumer.onHeader(arena.stagingAt);
-    }
-    assert.notEqual(verdict, Verdict.WAIT, "a client never waits");
+    const verdict = this.consumer.onHeader(stagingAt);
+    // A header is only valid during the call.
+    core.bytes.fill(0xdd, stagingAt, stagingAt + headerBytes);
+    this.isWaiting = verdict === Verdict.WAIT;
+    if (this.isWaiting) return false;
+    this.#pending = this.#pending.slice(headerBytes);
     this.#inPayload = verdict === Verdict.PAYLOAD;
+    this.#isPayloadThere = false;
+    this.isClosed = verdict === Verdict.CLOSE;
+    return true;
+  }
+
+  #stepPayload(): boolean {
+    const { payloadAt, payloadBytes } = this.consumer;
+    if (!this.#isPayloadThere) {
+      assert.ok(payloadBytes >= 1, `${payloadBytes} bytes of payload asked for`);
+      if (this.#pending.length < payloadBytes) return false;
+      if (payloadAt >= 0) this.#place.core.bytes.set(this.#pending.subarray(0, payloadBytes), payloadAt);
+      this.#pending = this.#pending.slice(payloadBytes);
+      this.#isPayloadThere = true;
+    }
+    this.calls++;
+    const verdict = this.consumer.onPayload();
+    assert.notEqual(verdict, Verdict.PAYLOAD);
+    this.isWaiting = verdict === Verdict.WAIT;
+    if (this.isWaiting) return false;
+    this.#inPayload = false;
     this.isClosed = verdict === Verdict.CLOSE;
     return true;
   }

@@ -1,0 +1,96 @@
+/**
+ * A lane of a client under test, with an exporter that says what the test wants.
+ *
+ * @module
+ */
+import { type Frame, seal, type Suite } from "../tests/vectors/frames.ts";
+import { concat, hex, le } from "../tests/vectors/primitives.ts";
+import { ClientLane, type ClientLaneOptions } from "./client_lane.ts";
+import { Arena, Feed, Script, XXH64 } from "./client_support_test.ts";
+import { FrameCodec } from "./codec.ts";
+import { Operation } from "./request.ts";
+
+/** The lane's number. */
+export const LANE = 3;
+
+/** A lane, its host's diary, and the exporter's half of the connection. */
+export class LaneBench {
+  readonly arena: Arena;
+  readonly lane: ClientLane;
+  /** What the host was told. */
+  readonly events: string[] = [];
+  /** What was sent, message by message, as it was when it was queued. */
+  sent: Uint8Array[] = [];
+  script: Script;
+  feed: Feed;
+  onCompleted: (slot: number) => void = () => {};
+
+  constructor(readonly suite: Suite = XXH64, options: Partial<ClientLaneOptions> = {}, arena = new Arena()) {
+    this.arena = arena;
+    this.arena.core.bytes.fill(0xee, this.arena.payloadAt(0) - 4096);
+    const { events } = this;
+    const allOptions = { lane: LANE, depth: 4, maxPayload: 65536, controlAt: this.arena.scratchAt, ...options };
+    this.lane = new ClientLane(this.arena.core, allOptions, {
+      transmit: (at, bytes) => this.sent.push(this.arena.core.bytes.slice(at, at + bytes)),
+      completed: (slot, status, payloadBytes) => {
+        events.push(`completed ${slot} ${status} ${payloadBytes}`);
+        this.onCompleted(slot);
+      },
+      resized: (size) => events.push(`resized ${size}`),
+      shuttingDown: () => events.push("shuttingDown"),
+      fenced: () => events.push("fenced"),
+      closed: () => events.push("closed"),
+      probed: (slot, state) => events.push(`probed ${slot} ${state}`),
+    });
+    this.script = new Script(suite);
+    this.feed = new Feed(this.arena, this.lane);
+    this.connect();
+  }
+
+  /** A new connection, on which the door has sent and received two frames already. */
+  connect(now = 0): void {
+    this.script = new Script(this.suite);
+    this.script.n = 2;
+    this.feed = new Feed(this.arena, this.lane);
+    this.sent = [];
+    this.lane.connect(
+      new FrameCodec(this.arena.core, this.arena.core, this.arena.codecAt, this.suite.digest, 2, 2),
+      now,
+    );
+  }
+
+  request(slot: number, operation: number, offset: number, length: number, flags = 0): void {
+    this.lane.request(slot, this.arena.payloadAt(slot), operation, offset, length, flags);
+  }
+
+  payload(slot: number, bytes: number): Uint8Array {
+    return this.arena.core.bytes.slice(this.arena.payloadAt(slot), this.arena.payloadAt(slot) + bytes);
+  }
+
+  /** The exporter sends a frame of this lane. */
+  receive(frame: Omit<Frame, "name" | "from">): void {
+    this.feed.push(this.script.next({ lane: LANE, ...frame }));
+  }
+
+  takeEvents(): string[] {
+    return this.events.splice(0);
+  }
+}
+
+/** What the independent script would send for the n-th frame of the client. */
+export function expected(suite: Suite, n: number, frame: Omit<Frame, "name" | "from">): string {
+  const sealed = seal(suite, new Uint8Array(32), { name: "", from: "client", lane: LANE, ...frame }, n);
+  return hex(concat(sealed.header, sealed.payloadTag, sealed.headerTag, sealed.payload));
+}
+
+/** An extent of a BLOCK_STATUS. */
+export const extent = (length: number, flags: number) => concat(le(length, 8), le(flags, 4), le(0, 4));
+
+/** Requests that are under way while a hostile frame arrives: READ in 0, WRITE in 1, BLOCK_STATUS in 2; 3 is free. */
+export function withRequests(options: Partial<ClientLaneOptions> = {}): LaneBench {
+  const bench = new LaneBench(XXH64, options);
+  bench.request(0, Operation.READ, 0, 1024);
+  bench.request(1, Operation.WRITE, 0, 512);
+  bench.request(2, Operation.BLOCK_STATUS, 0, 4096);
+  return bench;
+}
