@@ -6,7 +6,7 @@
  */
 import { assert } from "./assert.ts";
 import { Status } from "./status.ts";
-import { Tlv, TlvReader, TlvWriter } from "./tlv.ts";
+import { Tlv, type TlvReader, TlvWriter } from "./tlv.ts";
 
 /** What a session may do: the values of the wire. */
 export const Access = { READ: 0, READ_WRITE: 1 } as const;
