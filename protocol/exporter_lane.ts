@@ -7,6 +7,7 @@
 import { assert } from "./assert.ts";
 import type { FrameCodec } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
+import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
 import {
   GRANT_BYTES_MAX,
@@ -32,8 +33,6 @@ import {
   frameStatus,
   FrameType,
   frameType,
-  HeaderAt,
-  isZero64,
   PREFIX_BYTES_MAX,
   ProbeState,
   REPLY,
@@ -419,12 +418,13 @@ export class ExporterLane implements StreamConsumer {
   #onPing(at: number): Verdict {
     const memory = this.#memory;
     const flags = frameFlags(memory, at);
+    const isProbe = flags === FLAG_PROBE;
+    const fields = Field.FLAGS | Field.OFFSET | (isProbe ? Field.SLOT : 0);
+    if ((flags & ~FLAG_PROBE) !== 0 || !hasOnly(memory, at, fields)) return this.#fail(ProtocolError.FIELD);
     const slot = frameSlot(memory, at);
     const sequence = frameSequence(memory, at);
-    if ((flags & ~FLAG_PROBE) !== 0 || !this.#isBare(at)) return this.#fail(ProtocolError.FIELD);
-    if (flags === 0 && (slot !== 0 || sequence !== 0)) return this.#fail(ProtocolError.FIELD);
-    const status = flags === FLAG_PROBE ? this.#probe(slot, sequence) : 0;
-    this.#sendControl(FrameType.PING | REPLY, flags, slot, sequence, 0, status, at + HeaderAt.OFFSET);
+    const status = isProbe ? this.#probe(slot, sequence) : 0;
+    this.#sendControl(FrameType.PING | REPLY, flags, slot, sequence, frameOffset(memory, at), status);
     return Verdict.NEXT;
   }
 
@@ -438,52 +438,25 @@ export class ExporterLane implements StreamConsumer {
   #onPong(at: number): Verdict {
     const memory = this.#memory;
     if (!this.#awaitsPong || frameOffset(memory, at) !== this.#pings) return this.#fail(ProtocolError.UNEXPECTED_REPLY);
-    if (frameFlags(memory, at) !== 0 || frameSlot(memory, at) !== 0 || frameSequence(memory, at) !== 0) {
-      return this.#fail(ProtocolError.FIELD);
-    }
-    if (!this.#isBare(at)) return this.#fail(ProtocolError.FIELD);
+    if (!hasOnly(memory, at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
     this.#awaitsPong = false;
     return Verdict.NEXT;
   }
 
   #onClose(at: number): Verdict {
-    const memory = this.#memory;
     if (this.#isClosing) return this.#fail(ProtocolError.PHASE);
-    if (frameFlags(memory, at) !== 0 || frameSlot(memory, at) !== 0 || frameSequence(memory, at) !== 0) {
-      return this.#fail(ProtocolError.FIELD);
-    }
-    if (!isZero64(memory.view, at + HeaderAt.OFFSET) || !this.#isBare(at)) return this.#fail(ProtocolError.FIELD);
+    if (!hasOnly(this.#memory, at, 0)) return this.#fail(ProtocolError.FIELD);
     this.#isClosing = true;
     this.#host.closeSession();
     return Verdict.NEXT;
   }
 
-  /** Whether length, payload and status, which no frame without a slot has, are zero. */
-  #isBare(at: number): boolean {
-    const memory = this.#memory;
-    return isZero64(memory.view, at + HeaderAt.LENGTH) && framePayloadBytes(memory, at) === 0 &&
-      frameStatus(memory, at) === 0;
-  }
-
-  /**
-   * Sends a frame that belongs to no slot.
-   *
-   * @param tokenAt arena offset of a u64 to repeat in the offset field, whatever it is; -1 none
-   */
-  #sendControl(
-    type: number,
-    flags: number,
-    slot: number,
-    sequence: number,
-    offset: number,
-    status: number,
-    tokenAt = -1,
-  ): void {
+  /** Sends a frame that belongs to no slot. */
+  #sendControl(type: number, flags: number, slot: number, sequence: number, offset: number, status: number): void {
     const codec = this.#codec;
     assert(codec !== null, "the lane is connected");
     const at = this.#controlAt + (this.#controlFrames++ % CONTROL_FRAMES) * CONTROL_STRIDE_BYTES;
     writeHeader(this.#memory, at, type, flags, slot, this.#lane, sequence, offset, 0, 0, status);
-    if (tokenAt >= 0) this.#memory.bytes.copyWithin(at + HeaderAt.OFFSET, tokenAt, tokenAt + 8);
     codec.seal(at, at, 0);
     this.#host.transmit(at, codec.prefixBytes);
   }

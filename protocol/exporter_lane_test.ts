@@ -127,6 +127,7 @@ for (const digest of [0, 1, 2]) {
         ProtocolError.PAYLOAD_TOO_LONG,
       ],
       ["long unknown payload", { type: 9, sequence: 1, payloadBytes: 0xffff_ffff }, ProtocolError.PAYLOAD_TOO_LONG],
+      ["PING with a token too large", { type: PING, offset: 2n ** 53n }, ProtocolError.FIELD],
       ["PING with a length", { type: PING, length: 1 }, ProtocolError.FIELD],
       ["PING with a status", { type: PING, status: 1 }, ProtocolError.FIELD],
       ["PING with payload", { type: PING, payload: pattern(1) }, ProtocolError.FIELD],
@@ -227,10 +228,10 @@ Deno.test("every errno of the disk comes back as its status, and the slot goes o
   }
 });
 
-Deno.test("a PING is answered with its token, whatever it is", () => {
+Deno.test("a PING is answered with its token", () => {
   for (const cut of CUTS) {
     const setup = new LaneSetup({ cut }).connect();
-    for (const offset of [0, 1, 2 ** 53 - 1, 2 ** 60]) {
+    for (const offset of [0, 1, 2 ** 32, 2 ** 53 - 1]) {
       const { type, lane, offset: token, status } = setup.ask({ type: PING, offset });
       assert.deepEqual([type, lane, token, status], [PING | 0x80, LANE, offset, 0]);
     }

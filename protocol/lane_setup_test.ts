@@ -52,6 +52,8 @@ export class LaneSetup implements ExporterLaneHost {
   extents = concat(Uint8Array.from([0, 2, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]));
   closings = 0;
   feeder!: Feeder;
+  /** The types of the frames that came with the answer to the latest connect. */
+  announced: number[] = [];
   readonly digest: number;
   readonly #cut: Cut;
   readonly #payloadAt: number[];
@@ -116,7 +118,8 @@ export class LaneSetup implements ExporterLaneHost {
     this.#framesOut = 3;
     this.lane.connect(codec, 0x23, generation, GRANT, now);
     this.feeder = new Feeder(this.memory, this.#stagingAt, this.lane);
-    const [answer] = this.frames(1);
+    const [answer, ...announced] = this.frames();
+    this.announced = announced.map(({ type }) => type);
     assert.deepEqual([answer.type, answer.lane, answer.status, answer.payload], [0xa3, 0, 0, GRANT]);
     return this;
   }
