@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { monotonicMs } from "../ffi/clock.ts";
 import type { Loop } from "../ffi/loop.ts";
 import type { Digests } from "../protocol/codec.ts";
 import { type Arena, SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
@@ -25,7 +26,7 @@ export class Engine {
   readonly slots: Slots;
   readonly timers: Timers;
   readonly streams: Streams;
-  /** The time at the start of this turn's work, in milliseconds from an arbitrary moment. */
+  /** The time at the start of this turn's work: whole milliseconds since the thread was started. */
   now: number;
   #stopped = false;
   #mail: (() => Promise<void>) | null = null;
@@ -35,8 +36,9 @@ export class Engine {
     this.loop = loop;
     this.arena = arena;
     this.slots = new Slots(arena);
-    this.now = performance.now();
-    this.timers = new Timers(TIMERS_MAX, { now: () => performance.now() });
+    loop.base = arena.address;
+    this.now = monotonicMs();
+    this.timers = new Timers(TIMERS_MAX, { now: monotonicMs });
     this.streams = new Streams(this, STREAMS_MAX);
   }
 
@@ -47,9 +49,10 @@ export class Engine {
    */
   turn(waitMs: number): void {
     this.streams.flush();
-    const untilTimerMs = Math.max(0, this.timers.nextDeadline() - performance.now());
-    this.loop.turn(Math.min(waitMs, untilTimerMs));
-    this.now = performance.now();
+    if (this.timers.count > 0) {
+      this.loop.turn(Math.min(waitMs, Math.max(0, this.timers.nextDeadline() - monotonicMs())));
+    } else this.loop.turn(waitMs);
+    this.now = monotonicMs();
     this.timers.expire(this.now);
   }
 

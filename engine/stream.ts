@@ -273,7 +273,7 @@ export class Stream {
     }
     view.setUint32(msghdrAt + 24, iovecs, true);
     this.#sending = true;
-    this.#engine.loop.sendmsg(this.#fd, base + msghdrAt, 0, this.#streams.sendKind, this.#index, this.#generation);
+    this.#engine.loop.sendmsg(this.#fd, msghdrAt, 0, this.#streams.sendKind, this.#index, this.#generation);
   }
 
   /** @ignore by {@link Streams}: the time for last words is over. */
@@ -353,7 +353,6 @@ export class Stream {
   }
 
   #receive(): void {
-    const base = this.#engine.arena.address;
     let at: number;
     let bytes: number;
     this.#direct = false;
@@ -375,7 +374,7 @@ export class Stream {
       }
     }
     this.#receiving = true;
-    this.#engine.loop.recv(this.#fd, base + at, bytes, 0, this.#streams.receiveKind, this.#index, this.#generation);
+    this.#engine.loop.recv(this.#fd, at, bytes, 0, this.#streams.receiveKind, this.#index, this.#generation);
   }
 
   /** Makes the kernel let go: every operation under way completes. */

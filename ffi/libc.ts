@@ -46,6 +46,7 @@ export const c = Deno.dlopen("libc.so.6", {
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   mlock: { parameters: ["u64", "u64"], result: "i32" },
 
+  clock_gettime: { parameters: ["i32", "u64"], result: "i32" },
   getpid: { parameters: [], result: "i32" },
   geteuid: { parameters: [], result: "u32" },
   setsid: { parameters: [], result: "i32" },
@@ -171,8 +172,12 @@ export function setArg(index: number, value: number): void {
   argWords[2 * index + 1] = value / HIGH;
 }
 
-/** pread(2) to an address. A short result is the caller's to handle. Allocates nothing. */
-export function pread(fd: number, address: number, bytes: number, offset: number): number {
+/**
+ * pread(2) to the address `base + at`, two numbers so that `at` can be a small integer. A short result is the caller's to
+ * handle. Allocates nothing.
+ */
+export function pread(fd: number, base: number, at: number, bytes: number, offset: number): number {
+  const address = base + at;
   argWords[0] = address;
   argWords[1] = address / HIGH;
   argWords[2] = bytes;
@@ -182,8 +187,9 @@ export function pread(fd: number, address: number, bytes: number, offset: number
   return orErrno(c.pread(fd, args[0], args[1], signedArgs[2]));
 }
 
-/** pwrite(2) from an address. A short result is the caller's to handle. Allocates nothing. */
-export function pwrite(fd: number, address: number, bytes: number, offset: number): number {
+/** pwrite(2) from the address `base + at`, as {@link pread}. */
+export function pwrite(fd: number, base: number, at: number, bytes: number, offset: number): number {
+  const address = base + at;
   argWords[0] = address;
   argWords[1] = address / HIGH;
   argWords[2] = bytes;

@@ -36,7 +36,7 @@ Deno.test("failures are negative errnos", () => {
   assert.equal(libc.open("/nonexistent/file", OpenFlag.READ_ONLY), -Errno.ENOENT);
   assert.equal(libc.close(-1), -Errno.EBADF);
   assert.equal(libc.unlink("/nonexistent"), -Errno.ENOENT);
-  assert.equal(libc.pread(-1, memory(8).address, 8, 0), -Errno.EBADF);
+  assert.equal(libc.pread(-1, 0, memory(8).address, 8, 0), -Errno.EBADF);
   assert.equal(libc.fadvise(-1, 0, 0, 0), -Errno.EBADF);
   assert.equal(libc.kill(Deno.pid, 0), 0);
   assert.equal(libc.getpid(), Deno.pid);
@@ -53,17 +53,17 @@ Deno.test("positional reads and writes work at every offset, short at the end, w
     out.bytes.forEach((_, i) => out.bytes[i] = i * 7);
     const into = memory(1000);
     for (const offset of [0, 2 ** 31 - 500, 2 ** 32 - 500, 2 ** 32, 2 ** 40 + 1]) {
-      assert.equal(libc.pwrite(fd, out.address, 1000, offset), 1000);
+      assert.equal(libc.pwrite(fd, 0, out.address, 1000, offset), 1000);
       into.bytes.fill(0);
       assert.equal(libc.preadv2(fd, into.address, 1000, offset, 0), 1000);
       assert.deepEqual(into.bytes, out.bytes);
       assert.equal(libc.pwritev2(fd, into.address, 500, offset + 500, ReadWriteFlag.DSYNC), 500);
-      assert.equal(libc.pread(fd, into.address, 1000, offset + 500), 500);
+      assert.equal(libc.pread(fd, 0, into.address, 1000, offset + 500), 500);
       assert.deepEqual(into.bytes.slice(0, 500), out.bytes.slice(0, 500));
       assert.equal(libc.ftruncate(fd, 0), 0);
     }
-    assert.equal(libc.pread(fd, into.address, 1000, 0), 0);
-    assert.equal(libc.pread(fd, into.address, 0, 0), 0);
+    assert.equal(libc.pread(fd, 0, into.address, 1000, 0), 0);
+    assert.equal(libc.pread(fd, 0, into.address, 0, 0), 0);
     assert.equal(libc.fdatasync(fd), 0);
     assert.equal(libc.fsync(fd), 0);
   });
@@ -73,7 +73,7 @@ Deno.test("holes and data are found", () => {
   const fd = libc.memfdCreate("holes");
   const page = memory(4096);
   assert.equal(libc.ftruncate(fd, 2 ** 33), 0);
-  assert.equal(libc.pwrite(fd, page.address, 4096, 2 ** 32), 4096);
+  assert.equal(libc.pwrite(fd, 0, page.address, 4096, 2 ** 32), 4096);
   assert.equal(libc.lseek(fd, 0, Seek.HOLE), 0);
   assert.equal(libc.lseek(fd, 0, Seek.DATA), 2 ** 32);
   assert.equal(libc.lseek(fd, 2 ** 32, Seek.HOLE), 2 ** 32 + libc.pageBytes());

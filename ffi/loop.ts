@@ -3,8 +3,8 @@
  *
  * An operation is queued by a method, submitted by the next {@link Loop.turn}, and answered by one call of
  * {@link CompletionHandler.complete} with the tag and generation that were given with it. Nothing is allocated per
- * operation. Addresses are absolute and below 2^47, offsets and lengths are safe integers; results are those of the
- * system call: a count or descriptor, or a negative errno.
+ * operation. Addresses are relative to {@link Loop.base} and below 2^47, offsets and lengths are safe integers; results
+ * are those of the system call: a count or descriptor, or a negative errno.
  *
  * @module
  */
@@ -23,6 +23,13 @@ export interface CompletionHandler {
 export interface Loop {
   /** Which of the two loops this is. */
   readonly name: "uring" | "poll";
+
+  /**
+   * Is added to every address that an operation is given: 0 at first, so that addresses are absolute. An engine sets it
+   * to where its memory begins. Then addresses are offsets in that memory: small integers, which the JavaScript engine
+   * passes on without making an object of each.
+   */
+  base: number;
 
   /** Registers a handler, at most 255 a loop; the returned kind names it in every operation below. */
   register(handler: CompletionHandler): number;
@@ -77,6 +84,12 @@ export interface Loop {
     generation: number,
   ): void;
 
+  /** pread(2) at once, blocking: for files in memory, where the ring would be slower. Answers as the call does. */
+  readNow(fd: number, address: number, bytes: number, offset: number): number;
+
+  /** pwrite(2) at once, blocking: for files in memory. */
+  writeNow(fd: number, address: number, bytes: number, offset: number): number;
+
   /** fdatasync(2). */
   fdatasync(fd: number, kind: number, tag: number, generation: number): void;
 
@@ -109,7 +122,7 @@ export interface Loop {
    * Submits everything queued, waits for at least one completion or the timeout, and hands every completion that is
    * there to its handler. Operations that handlers queue meanwhile are submitted by the next turn.
    *
-   * @param timeoutMs how long to wait: 0 not at all, Infinity without end; fractions of a millisecond count
+   * @param timeoutMs how long to wait: 0 not at all, Infinity without end
    * @returns the number of completions handed out
    */
   turn(timeoutMs: number): number;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { monotonicMs } from "./clock.ts";
 import { addressOf, args, c, fadvise, fallocate, fdatasync, orErrno, pread, pwrite, pwritev2, setArg } from "./libc.ts";
 import { MessageFlag, PollEvent } from "./constants.ts";
 import { Errno, SystemError } from "./errno.ts";
@@ -65,6 +66,7 @@ export interface PollLoopOptions {
 /** The loop on ppoll(2). */
 export class PollLoop implements Loop {
   readonly name = "poll";
+  base = 0;
   readonly #handlers: CompletionHandler[] = [];
   readonly #wait = new WaitArgument();
   readonly #pendingMax: number;
@@ -181,6 +183,14 @@ export class PollLoop implements Loop {
     this.#queue(Opcode.WRITE, fd, address, bytes, offset, rwFlags, kind, tag, generation);
   }
 
+  readNow(fd: number, address: number, bytes: number, offset: number): number {
+    return pread(fd, this.base, address, bytes, offset);
+  }
+
+  writeNow(fd: number, address: number, bytes: number, offset: number): number {
+    return pwrite(fd, this.base, address, bytes, offset);
+  }
+
   fdatasync(fd: number, kind: number, tag: number, generation: number): void {
     this.#queue(Opcode.FDATASYNC, fd, 0, 0, 0, 0, kind, tag, generation);
   }
@@ -251,7 +261,7 @@ export class PollLoop implements Loop {
     const place = this.#free[--this.#freeCount];
     this.#opcode[place] = opcode;
     this.#fd[place] = fd;
-    this.#address[place] = address;
+    this.#address[place] = this.base + address;
     this.#bytes[place] = bytes;
     this.#offset[place] = offset;
     this.#flags[place] = flags;
@@ -350,10 +360,10 @@ export class PollLoop implements Loop {
     const flags = this.#flags[place];
     switch (this.#opcode[place]) {
       case Opcode.READ:
-        return pread(fd, this.#address[place], bytes, offset);
+        return pread(fd, 0, this.#address[place], bytes, offset);
       case Opcode.WRITE:
         return flags === 0
-          ? pwrite(fd, this.#address[place], bytes, offset)
+          ? pwrite(fd, 0, this.#address[place], bytes, offset)
           : pwritev2(fd, this.#address[place], bytes, offset, flags);
       case Opcode.FDATASYNC:
         return fdatasync(fd);
@@ -373,7 +383,7 @@ export class PollLoop implements Loop {
       throw new Error("Cannot wait without end: no operation is pending");
     }
     let remainingMs = wait ? timeoutMs : 0;
-    const deadlineMs = wait && finite ? performance.now() + timeoutMs : 0;
+    const deadlineMs = wait && finite ? monotonicMs() + timeoutMs : 0;
     for (;;) {
       if (remainingMs !== Infinity) this.#wait.set(remainingMs);
       setArg(0, this.#waitingCount);
@@ -385,7 +395,7 @@ export class PollLoop implements Loop {
       if (result > 0) this.#continueReady();
       if (!wait || this.#done.count > 0) return;
       if (finite) {
-        remainingMs = deadlineMs - performance.now();
+        remainingMs = deadlineMs - monotonicMs();
         if (remainingMs <= 0) return;
       }
     }

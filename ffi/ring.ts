@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { c } from "./libc.ts";
+import { monotonicMs } from "./clock.ts";
+import { c, pread, pwrite } from "./libc.ts";
 import { MessageFlag, PollEvent, SocketType } from "./constants.ts";
 import { Errno, SystemError } from "./errno.ts";
 import type { CompletionHandler, Loop } from "./loop.ts";
@@ -73,6 +74,7 @@ export interface RingOptions {
 /** The loop on io_uring. The kernel must have it, see `uringAvailable`. */
 export class Ring implements Loop {
   readonly name = "uring";
+  base = 0;
   readonly #uring: MappedUring;
   readonly #ring: Uint32Array<ArrayBuffer>;
   readonly #sqes: Uint32Array<ArrayBuffer>;
@@ -124,17 +126,19 @@ export class Ring implements Loop {
   }
 
   recv(fd: number, address: number, bytes: number, flags: number, kind: number, tag: number, generation: number): void {
-    this.#queue(Opcode.RECV, fd, 0, address, bytes, flags | MessageFlag.NOSIGNAL, kind, tag, generation);
+    const at = this.#queue(Opcode.RECV, fd, bytes, flags | MessageFlag.NOSIGNAL, kind, tag, generation);
+    this.#setAddress(at, address);
   }
 
   sendmsg(fd: number, msghdrAddress: number, flags: number, kind: number, tag: number, generation: number): void {
     // io_uring gives MSG_WAITALL a meaning that sendmsg(2) does not.
     const messageFlags = (flags | MessageFlag.NOSIGNAL) & ~MessageFlag.WAITALL;
-    this.#queue(Opcode.SENDMSG, fd, 0, msghdrAddress, 1, messageFlags, kind, tag, generation);
+    const at = this.#queue(Opcode.SENDMSG, fd, 1, messageFlags, kind, tag, generation);
+    this.#setAddress(at, msghdrAddress);
   }
 
   accept(fd: number, kind: number, tag: number, generation: number): void {
-    this.#queue(Opcode.ACCEPT, fd, 0, 0, 0, SocketType.CLOEXEC | SocketType.NONBLOCK, kind, tag, generation);
+    this.#queue(Opcode.ACCEPT, fd, 0, SocketType.CLOEXEC | SocketType.NONBLOCK, kind, tag, generation);
   }
 
   connect(
@@ -145,7 +149,9 @@ export class Ring implements Loop {
     tag: number,
     generation: number,
   ): void {
-    this.#queue(Opcode.CONNECT, fd, sockaddrBytes, sockaddrAddress, 0, 0, kind, tag, generation);
+    const at = this.#queue(Opcode.CONNECT, fd, 0, 0, kind, tag, generation);
+    this.#setAddress(at, sockaddrAddress);
+    this.#sqes[at + 2] = sockaddrBytes;
   }
 
   read(
@@ -157,7 +163,9 @@ export class Ring implements Loop {
     tag: number,
     generation: number,
   ): void {
-    this.#queue(Opcode.READ, fd, offset, address, bytes, 0, kind, tag, generation);
+    const at = this.#queue(Opcode.READ, fd, bytes, 0, kind, tag, generation);
+    this.#setAddress(at, address);
+    this.#setOffset(at, offset);
   }
 
   write(
@@ -170,11 +178,21 @@ export class Ring implements Loop {
     tag: number,
     generation: number,
   ): void {
-    this.#queue(Opcode.WRITE, fd, offset, address, bytes, rwFlags, kind, tag, generation);
+    const at = this.#queue(Opcode.WRITE, fd, bytes, rwFlags, kind, tag, generation);
+    this.#setAddress(at, address);
+    this.#setOffset(at, offset);
+  }
+
+  readNow(fd: number, address: number, bytes: number, offset: number): number {
+    return pread(fd, this.base, address, bytes, offset);
+  }
+
+  writeNow(fd: number, address: number, bytes: number, offset: number): number {
+    return pwrite(fd, this.base, address, bytes, offset);
   }
 
   fdatasync(fd: number, kind: number, tag: number, generation: number): void {
-    this.#queue(Opcode.FSYNC, fd, 0, 0, 0, FSYNC_DATASYNC, kind, tag, generation);
+    this.#queue(Opcode.FSYNC, fd, 0, FSYNC_DATASYNC, kind, tag, generation);
   }
 
   fallocate(
@@ -186,7 +204,11 @@ export class Ring implements Loop {
     tag: number,
     generation: number,
   ): void {
-    this.#queue(Opcode.FALLOCATE, fd, offset, bytes, mode, 0, kind, tag, generation);
+    const at = this.#queue(Opcode.FALLOCATE, fd, mode, 0, kind, tag, generation);
+    this.#setOffset(at, offset);
+    // The length has the place of the address.
+    this.#sqes[at + 4] = bytes;
+    this.#sqes[at + 5] = bytes / HIGH;
   }
 
   fadvise(
@@ -199,11 +221,12 @@ export class Ring implements Loop {
     generation: number,
   ): void {
     // Kernels before 6.5 take 32 bits of length only; advice for the first 4 GiB of a longer range is good advice.
-    this.#queue(Opcode.FADVISE, fd, offset, 0, Math.min(bytes, 0xffff_f000), advice, kind, tag, generation);
+    const at = this.#queue(Opcode.FADVISE, fd, Math.min(bytes, 0xffff_f000), advice, kind, tag, generation);
+    this.#setOffset(at, offset);
   }
 
   pollIn(fd: number, kind: number, tag: number, generation: number): void {
-    this.#queue(Opcode.POLL_ADD, fd, 0, 0, 0, PollEvent.IN, kind, tag, generation);
+    this.#queue(Opcode.POLL_ADD, fd, 0, PollEvent.IN, kind, tag, generation);
   }
 
   /**
@@ -224,8 +247,9 @@ export class Ring implements Loop {
     tag: number,
     generation: number,
   ): void {
-    const at = this.#queue(Opcode.URING_CMD, fd, command, 0, 0, 0, kind, tag, generation);
+    const at = this.#queue(Opcode.URING_CMD, fd, 0, 0, kind, tag, generation);
     const sqes = this.#sqes;
+    sqes[at + 2] = command;
     sqes[at + 12] = word0;
     sqes[at + 13] = word1;
     sqes[at + 14] = word2;
@@ -261,8 +285,6 @@ export class Ring implements Loop {
   #queue(
     opcode: number,
     fd: number,
-    offset: number,
-    address: number,
     bytes: number,
     operationFlags: number,
     kind: number,
@@ -281,10 +303,10 @@ export class Ring implements Loop {
     const sqes = this.#sqes;
     sqes[at] = opcode;
     sqes[at + 1] = fd;
-    sqes[at + 2] = offset;
-    sqes[at + 3] = offset / HIGH;
-    sqes[at + 4] = address;
-    sqes[at + 5] = address / HIGH;
+    sqes[at + 2] = 0;
+    sqes[at + 3] = 0;
+    sqes[at + 4] = 0;
+    sqes[at + 5] = 0;
     sqes[at + 6] = bytes;
     sqes[at + 7] = operationFlags;
     sqes[at + 8] = kind | tag << 8;
@@ -299,6 +321,17 @@ export class Ring implements Loop {
     this.#unsubmitted++;
     this.#pending++;
     return at;
+  }
+
+  #setAddress(at: number, address: number): void {
+    const absolute = this.base + address;
+    this.#sqes[at + 4] = absolute;
+    this.#sqes[at + 5] = absolute / HIGH;
+  }
+
+  #setOffset(at: number, offset: number): void {
+    this.#sqes[at + 2] = offset;
+    this.#sqes[at + 3] = offset / HIGH;
   }
 
   #completionsReady(): boolean {
@@ -326,7 +359,7 @@ export class Ring implements Loop {
       throw new Error("Cannot wait without end: no operation is pending");
     }
     let remainingMs = timeoutMs;
-    const deadlineMs = wait && finite ? performance.now() + timeoutMs : 0;
+    const deadlineMs = wait && finite ? monotonicMs() + timeoutMs : 0;
     for (;;) {
       let result: number;
       if (wait && finite) {
@@ -343,7 +376,7 @@ export class Ring implements Loop {
       // The kernel is short of memory for requests, and no completion is there to be taken off.
       if (result === -Errno.EAGAIN || result === -Errno.EBUSY) this.#nap();
       if (finite) {
-        remainingMs = deadlineMs - performance.now();
+        remainingMs = deadlineMs - monotonicMs();
         if (remainingMs <= 0) return;
       }
     }

@@ -15,7 +15,7 @@ import { type Geometry, RequestFlag } from "../../engine/block.ts";
 import type { Slots } from "../../engine/slots.ts";
 import { Advice, FallocateMode, Mapping, Protection, ReadWriteFlag, Seek } from "../../ffi/constants.ts";
 import { check, Errno } from "../../ffi/errno.ts";
-import { lseek, mmap, munmap, pread, pwrite } from "../../ffi/libc.ts";
+import { lseek, mmap, munmap } from "../../ffi/libc.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
 import type { OpenedDisk } from "./disk.ts";
 import { RETRIES_MAX, StickyFailure, type SyncClient, SyncGroup } from "./sync.ts";
@@ -237,9 +237,9 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   }
 
   #readNow(slot: number, offset: number, length: number): number {
-    const address = this.slots.payloadAddress(slot);
+    const at = this.slots.payloadAt(slot);
     for (let done = 0, retries = 0; done < length;) {
-      const result = pread(this.#fd, address + done, length - done, offset + done);
+      const result = this.#loop.readNow(this.#fd, at + done, length - done, offset + done);
       if (result > 0) done += result;
       else if (result !== -Errno.EINTR || ++retries > RETRIES_MAX) return result === 0 ? -Errno.EIO : result;
     }
@@ -247,9 +247,9 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   }
 
   #writeNow(slot: number, offset: number, length: number): number {
-    const address = this.slots.payloadAddress(slot);
+    const at = this.slots.payloadAt(slot);
     for (let done = 0, retries = 0; done < length;) {
-      const result = pwrite(this.#fd, address + done, length - done, offset + done);
+      const result = this.#loop.writeNow(this.#fd, at + done, length - done, offset + done);
       if (result > 0) done += result;
       else if (result !== -Errno.EINTR || ++retries > RETRIES_MAX) return result === 0 ? -Errno.EIO : result;
     }
@@ -280,22 +280,31 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     const generation = this.#generation[slot] = (this.#generation[slot] + 1) >>> 0;
     const position = this.#position[slot];
     const left = this.#end[slot] - position;
-    const address = this.slots.payloadAddress(slot) + position - this.#start[slot];
+    const at = this.slots.payloadAt(slot) + position - this.#start[slot];
     switch (this.#phase[slot]) {
       case Phase.READ:
-        this.#loop.read(this.#fd, address, left, position, this.#kind, slot, generation);
+        this.#loop.read(this.#fd, at, left, position, this.#kind, slot, generation);
         break;
       case Phase.WRITE: {
         const rwFlags = (this.#flags[slot] & RequestFlag.FUA) !== 0 ? ReadWriteFlag.DSYNC : 0;
-        this.#loop.write(this.#fd, address, left, position, rwFlags, this.#kind, slot, generation);
+        this.#loop.write(this.#fd, at, left, position, rwFlags, this.#kind, slot, generation);
         break;
       }
       case Phase.REWRITE:
-        this.#loop.write(this.#fd, address, left, position, 0, this.#kind, slot, generation);
+        this.#loop.write(this.#fd, at, left, position, 0, this.#kind, slot, generation);
         break;
       case Phase.ZERO: {
         const piece = Math.min(left, ZERO_AREA_BYTES);
-        this.#loop.write(this.#fd, this.#zeroAddress, piece, position, 0, this.#kind, slot, generation);
+        this.#loop.write(
+          this.#fd,
+          this.#zeroAddress - this.#loop.base,
+          piece,
+          position,
+          0,
+          this.#kind,
+          slot,
+          generation,
+        );
         break;
       }
       case Phase.FALLOCATE: {

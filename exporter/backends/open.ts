@@ -206,7 +206,7 @@ function directBlock(path: string, fd: number, status: FileStatus): number {
   );
   try {
     for (let block = SECTOR_BYTES; block <= PAGE_BYTES; block *= 2) {
-      if (pread(fd, address, block, 0) !== -Errno.EINVAL) return block;
+      if (pread(fd, 0, address, block, 0) !== -Errno.EINVAL) return block;
     }
   } finally {
     munmap(address, PAGE_BYTES);

@@ -53,6 +53,7 @@ export class Bench implements BlockClient, Disposable {
       freeFrom: 0,
     };
     this.slots = new Slots(arena);
+    this.loop.base = arena.address;
     this.sticky = options.sticky ?? makeStickyWord();
     this.device = makeBackend(this.disk, this.loop, this.slots, this.sticky);
   }

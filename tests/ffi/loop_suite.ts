@@ -66,7 +66,7 @@ export function runLoopSuite(suite: LoopUnderTest): void {
       assert.equal(one(), 512);
       assert.deepEqual(into.bytes, out.bytes, `at ${offset}`);
       into.bytes.fill(0);
-      assert.equal(libc.pread(fd, into.address, 512, offset), 512);
+      assert.equal(libc.pread(fd, 0, into.address, 512, offset), 512);
       assert.deepEqual(into.bytes, out.bytes, `at ${offset}`);
     }
   });
