@@ -141,7 +141,8 @@ const NAMES = new Map<number, string>(Object.entries(Status).map(([name, number]
  * @param negativeErrno 0 or a negative errno
  */
 export function statusOfErrno(negativeErrno: number): number {
-  const errno = -negativeErrno;
+  // Not a plain minus: that makes -0 of 0, which is no small integer to V8, and undoes its optimized code every time.
+  const errno = 0 - negativeErrno;
   return errno >= 0 && errno < statusByErrno.length ? statusByErrno[errno] : Status.IO;
 }
 
