@@ -17,7 +17,7 @@ const OTHER_FOLDERS = ["bench", "vectors", "vm"];
 /** Stages of `tests/` folders, in this order; folders that are not named here come after them. */
 const FOLDER_ORDER = ["protocol", "simulator", "nbd", "cli"];
 /** A stage that takes longer hangs. The long forms get ten times as much. */
-const STAGE_TIMEOUT_S = 15 * 60;
+const STAGE_TIMEOUT_S = 10 * 60;
 /** What timeout(1) answers when it had to end the command. */
 const TIMED_OUT = 124;
 
