@@ -42,23 +42,19 @@ export interface BlockClient {
 export interface BlockDevice {
   readonly geometry: Geometry;
   /**
-   * Starts a request. Answers its status if it is already done, or `PENDING`: then `client.onComplete` is called
-   * exactly once, later, never from within submit.
+   * Starts a request for the range that `Slots.setRange` gave the slot. Answers its status if it is already done, or
+   * {@link PENDING}: then `client.onComplete` is called exactly once, later, never from within submit. The range may
+   * exceed the slot for DISCARD, WRITE_ZEROES, CACHE and BLOCK_STATUS; for FLUSH it means nothing. It stays as it is
+   * until the completion, but that a layer may shorten the range of a BLOCK_STATUS.
+   *
+   * (The range is not an argument, because a large number that is passed to a function becomes an object in
+   * JavaScript, and a request must not leave garbage.)
    *
    * @param slot index in the Worker's slot table
-   * @param operation an `Operation`
-   * @param offset in bytes
-   * @param length in bytes; may exceed the slot for DISCARD, WRITE_ZEROES, CACHE and BLOCK_STATUS
-   * @param flags `RequestFlag` set
+   * @param operation an {@link Operation}
+   * @param flags {@link RequestFlag} set
    */
-  submit(
-    slot: number,
-    operation: number,
-    offset: number,
-    length: number,
-    flags: number,
-    client: BlockClient,
-  ): number;
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number;
   /**
    * After a successful BLOCK_STATUS: how many bytes of extents (16 each, see `EXTENT_BYTES`; at least one extent)
    * lie in the slot's payload area. Only meaningful until the slot's next request.

@@ -294,7 +294,9 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   }
 
   execute(slot: number, operation: number, offset: number, length: number, flags: number): number {
-    return this.#device.submit(this.#slots[slot], operation, offset, length, flags, this);
+    const own = this.#slots[slot];
+    this.#engine.slots.setRange(own, offset, length);
+    return this.#device.submit(own, operation, flags, this);
   }
 
   extentBytes(slot: number): number {

@@ -25,6 +25,9 @@ export interface Arena extends Memory {
 /** The slot table of a Worker: which slots there are, and which are reserved. */
 export class Slots {
   readonly count: number;
+  /** The range of each slot's request, in bytes of the disk: see {@link setRange}. */
+  readonly offset: Float64Array;
+  readonly length: Float64Array;
   /** The memory that the slots are pieces of. */
   readonly arena: Arena;
   readonly #free: Uint32Array;
@@ -35,6 +38,8 @@ export class Slots {
     this.arena = arena;
     this.count = Math.floor((arena.bytes.length - arena.freeFrom) / SLOT_STRIDE_BYTES);
     if (this.count < 1) throw new RangeError("Cannot make slots: the memory is smaller than one slot");
+    this.offset = new Float64Array(this.count);
+    this.length = new Float64Array(this.count);
     this.#free = new Uint32Array(this.count);
     for (let i = 0; i < this.count; i++) this.#free[i] = this.count - 1 - i;
     this.#freeCount = this.count;
@@ -48,6 +53,12 @@ export class Slots {
   /** Arena offset of the slot's payload area; its prefix area ends there. */
   payloadAt(slot: number): number {
     return this.arena.freeFrom + slot * SLOT_STRIDE_BYTES + SLOT_PREFIX_BYTES;
+  }
+
+  /** Says which range of the disk the slot's next request is about. Safe integers. */
+  setRange(slot: number, offset: number, length: number): void {
+    this.offset[slot] = offset;
+    this.length[slot] = length;
   }
 
   /** Absolute address of the slot's payload area. */

@@ -266,7 +266,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       if (device.geometry.readOnly) continue;
       const slots = this.#engine.slots.reserve(1)!;
       this.#syncs++;
-      const status = device.submit(slots[0], Operation.FLUSH, 0, 0, 0, this);
+      const status = device.submit(slots[0], Operation.FLUSH, 0, this);
       if (status !== PENDING) this.onComplete(slots[0], status);
     }
     if (--this.#syncs === 0) this.#stopped();

@@ -139,7 +139,9 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
   // The machine's host.
 
   execute(laneSlot: number, operation: number, offset: number, length: number, flags: number): number {
-    return this.#device.submit(this.#slots[laneSlot], operation, offset, length, flags, this);
+    const slot = this.#slots[laneSlot];
+    this.#engine.slots.setRange(slot, offset, length);
+    return this.#device.submit(slot, operation, flags, this);
   }
 
   extentBytes(laneSlot: number): number {

@@ -25,8 +25,6 @@ export class DelayLayer implements BlockDevice, TimerHandler {
   readonly #delaysMs: Float64Array;
   readonly #operations: Uint8Array;
   readonly #flags: Uint8Array;
-  readonly #offsets: Float64Array;
-  readonly #lengths: Float64Array;
   readonly #clients: (BlockClient | null)[];
 
   /**
@@ -42,18 +40,14 @@ export class DelayLayer implements BlockDevice, TimerHandler {
     this.#delaysMs = Float64Array.from(spec.delaysMs);
     this.#operations = new Uint8Array(slotCount);
     this.#flags = new Uint8Array(slotCount);
-    this.#offsets = new Float64Array(slotCount);
-    this.#lengths = new Float64Array(slotCount);
     this.#clients = new Array<BlockClient | null>(slotCount).fill(null);
   }
 
-  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number {
     const delayMs = this.#delaysMs[operation];
-    if (!(delayMs > 0)) return this.#lower.submit(slot, operation, offset, length, flags, client);
+    if (!(delayMs > 0)) return this.#lower.submit(slot, operation, flags, client);
     this.#operations[slot] = operation;
     this.#flags[slot] = flags;
-    this.#offsets[slot] = offset;
-    this.#lengths[slot] = length;
     this.#clients[slot] = client;
     this.#timers.schedule(this, slot, this.#timers.now() + delayMs);
     return PENDING;
@@ -63,14 +57,7 @@ export class DelayLayer implements BlockDevice, TimerHandler {
   expire(slot: number): void {
     const client = this.#clients[slot]!;
     this.#clients[slot] = null;
-    const status = this.#lower.submit(
-      slot,
-      this.#operations[slot],
-      this.#offsets[slot],
-      this.#lengths[slot],
-      this.#flags[slot],
-      client,
-    );
+    const status = this.#lower.submit(slot, this.#operations[slot], this.#flags[slot], client);
     if (status !== PENDING) client.onComplete(slot, status);
   }
 

@@ -3,20 +3,20 @@ import { Errno } from "../../ffi/errno.ts";
 import { Operation, PENDING } from "../block.ts";
 import { Timers } from "../timers.ts";
 import { makeLayer, parseLayer } from "./mod.ts";
-import { makeSlots, TestDisk, Told } from "./test_disk.ts";
+import { ask, makeSlots, TestDisk, Told } from "./test_disk.ts";
 
 function make(text: string) {
   const slots = makeSlots(4);
   const clock = { ms: 1000, now: () => clock.ms };
   const timers = new Timers(4, clock);
   const disk = new TestDisk(slots, 8192);
-  return { clock, timers, disk, told: new Told(), layer: makeLayer(parseLayer(text), disk, { slots, timers }) };
+  return { slots, clock, timers, disk, told: new Told(), layer: makeLayer(parseLayer(text), disk, { slots, timers }) };
 }
 
 Deno.test("a delayed request reaches the disk only when its delay is over", () => {
-  const { timers, disk, told, layer } = make("delay:2000");
-  assert.equal(layer.submit(1, Operation.WRITE, 512, 512, 1, told), PENDING);
-  assert.equal(layer.submit(2, Operation.FLUSH, 0, 0, 0, told), PENDING);
+  const { slots, timers, disk, told, layer } = make("delay:2000");
+  assert.equal(ask(layer, slots, 1, Operation.WRITE, 512, 512, 1, told), PENDING);
+  assert.equal(ask(layer, slots, 2, Operation.FLUSH, 0, 0, 0, told), PENDING);
   timers.expire(2999);
   assert.deepEqual(disk.asked, []);
   timers.expire(3000);
@@ -25,11 +25,11 @@ Deno.test("a delayed request reaches the disk only when its delay is over", () =
 });
 
 Deno.test("operations without a delay pass at once, and the disk's status comes through either way", () => {
-  const { timers, disk, told, layer } = make("delay:read=5,write=0.5");
-  assert.equal(layer.submit(0, Operation.FLUSH, 0, 0, 0, told), 0);
-  assert.equal(layer.submit(0, Operation.READ, 0, 512, 0, told), PENDING);
+  const { slots, timers, disk, told, layer } = make("delay:read=5,write=0.5");
+  assert.equal(ask(layer, slots, 0, Operation.FLUSH, 0, 0, 0, told), 0);
+  assert.equal(ask(layer, slots, 0, Operation.READ, 0, 512, 0, told), PENDING);
   disk.failure = -Errno.EIO;
-  assert.equal(layer.submit(1, Operation.WRITE, 0, 512, 0, told), PENDING);
+  assert.equal(ask(layer, slots, 1, Operation.WRITE, 0, 512, 0, told), PENDING);
   assert.equal(timers.nextDeadline(), 1000.5);
   timers.expire(1000.5);
   assert.deepEqual([...told.statuses], [[1, -Errno.EIO]]);

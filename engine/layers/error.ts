@@ -6,6 +6,7 @@
 import type { BlockClient, BlockDevice, Geometry } from "../block.ts";
 import { Operation } from "../block.ts";
 import { Random } from "../random.ts";
+import type { Slots } from "../slots.ts";
 
 /** Which requests fail, and how. */
 export interface ErrorSpec {
@@ -34,6 +35,7 @@ export class ErrorLayer implements BlockDevice {
   readonly geometry: Geometry;
   readonly #spec: ErrorSpec;
   readonly #lower: BlockDevice;
+  readonly #slots: Slots;
   readonly #random: Random;
   /** Bit n: operation n can fail. */
   readonly #operationSet: number;
@@ -43,8 +45,10 @@ export class ErrorLayer implements BlockDevice {
   /**
    * @param spec what fails
    * @param lower the disk below, which becomes this layer's to close
+   * @param slots the Worker's slots
    */
-  constructor(spec: ErrorSpec, lower: BlockDevice) {
+  constructor(spec: ErrorSpec, lower: BlockDevice, slots: Slots) {
+    this.#slots = slots;
     this.geometry = lower.geometry;
     this.#spec = spec;
     this.#lower = lower;
@@ -52,9 +56,9 @@ export class ErrorLayer implements BlockDevice {
     this.#operationSet = spec.operations.length === 0 ? -1 : spec.operations.reduce((set, one) => set | 1 << one, 0);
   }
 
-  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
-    if (this.#fails(operation, offset, length)) return this.#spec.errno;
-    return this.#lower.submit(slot, operation, offset, length, flags, client);
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number {
+    if (this.#fails(operation, this.#slots.offset[slot], this.#slots.length[slot])) return this.#spec.errno;
+    return this.#lower.submit(slot, operation, flags, client);
   }
 
   extentBytes(slot: number): number {

@@ -3,25 +3,26 @@ import { Errno } from "../../ffi/errno.ts";
 import { type BlockDevice, Operation } from "../block.ts";
 import { Timers } from "../timers.ts";
 import { makeLayer, parseLayer } from "./mod.ts";
-import { makeSlots, TestDisk, Told } from "./test_disk.ts";
+import { ask, makeSlots, TestDisk, Told } from "./test_disk.ts";
 
 const told = new Told();
 
+const slots = makeSlots(2);
+
 function make(text: string): { layer: BlockDevice; disk: TestDisk } {
-  const slots = makeSlots(2);
   const disk = new TestDisk(slots, 1 << 20);
   const timers = new Timers(1, { now: () => 0 });
   return { disk, layer: makeLayer(parseLayer(text), disk, { slots, timers }) };
 }
 
 function read(layer: BlockDevice, offset: number, length = 512): number {
-  return layer.submit(0, Operation.READ, offset, length, 0, told);
+  return ask(layer, slots, 0, Operation.READ, offset, length, 0, told);
 }
 
 Deno.test("only the named operations fail, with the named errno, and never reach the disk", () => {
   const { layer, disk } = make("error:write,flush,errno=ENOSPC");
-  assert.equal(layer.submit(0, Operation.WRITE, 0, 512, 0, told), -Errno.ENOSPC);
-  assert.equal(layer.submit(0, Operation.FLUSH, 0, 0, 0, told), -Errno.ENOSPC);
+  assert.equal(ask(layer, slots, 0, Operation.WRITE, 0, 512, 0, told), -Errno.ENOSPC);
+  assert.equal(ask(layer, slots, 0, Operation.FLUSH, 0, 0, 0, told), -Errno.ENOSPC);
   assert.equal(read(layer, 0), 0);
   assert.deepEqual(disk.asked, ["READ 0+512 0"]);
 });
@@ -37,7 +38,7 @@ Deno.test("a range fails every request that touches a byte of it, and no neighbo
 
 Deno.test("a range does not spare FLUSH, which concerns the whole disk", () => {
   const { layer } = make("error:flush,offset=4K,length=1K");
-  assert.equal(layer.submit(0, Operation.FLUSH, 0, 0, 0, told), -Errno.EIO);
+  assert.equal(ask(layer, slots, 0, Operation.FLUSH, 0, 0, 0, told), -Errno.EIO);
 });
 
 Deno.test("after, every and count choose which of the matching requests fail", () => {

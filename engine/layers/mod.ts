@@ -107,7 +107,7 @@ export function makeLayer(spec: LayerSpec, lower: BlockDevice, context: LayerCon
     case "delay":
       return new DelayLayer(spec, lower, context.slots.count, context.timers);
     case "error":
-      return new ErrorLayer(spec, lower);
+      return new ErrorLayer(spec, lower, context.slots);
     case "volatile":
       return new VolatileLayer(spec, lower, context.slots);
   }

@@ -43,7 +43,9 @@ export class TestDisk implements BlockDevice {
     };
   }
 
-  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number {
+    const offset = this.#slots.offset[slot];
+    const length = this.#slots.length[slot];
     this.asked.push(`${names[operation]} ${offset}+${length} ${flags}`);
     if (!this.deferred) return this.#run(slot, operation, offset, length);
     this.#held.push(() => client.onComplete(slot, this.#run(slot, operation, offset, length)));
@@ -108,4 +110,19 @@ export class Told implements BlockClient {
     this.statuses.set(slot, status);
     this.order.push(slot);
   }
+}
+
+/** Submits a request for a range. */
+export function ask(
+  device: BlockDevice,
+  slots: Slots,
+  slot: number,
+  operation: number,
+  offset: number,
+  length: number,
+  flags: number,
+  client: BlockClient,
+): number {
+  slots.setRange(slot, offset, length);
+  return device.submit(slot, operation, flags, client);
 }

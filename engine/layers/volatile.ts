@@ -44,8 +44,6 @@ export class VolatileLayer implements BlockDevice, BlockClient {
   readonly #workSlot: number;
   readonly #operations: Uint8Array;
   readonly #flags: Uint8Array;
-  readonly #offsets: Float64Array;
-  readonly #lengths: Float64Array;
   readonly #clients: (BlockClient | null)[];
   /** For a BLOCK_STATUS answered here, its extent bytes; 0 when the disk below has answered. */
   readonly #extentBytes: Uint32Array;
@@ -80,8 +78,6 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     this.#log = new MutationLog(slots, reserved.slice(0, -1), Math.max(512, lower.geometry.logicalBlock));
     this.#operations = new Uint8Array(slots.count);
     this.#flags = new Uint8Array(slots.count);
-    this.#offsets = new Float64Array(slots.count);
-    this.#lengths = new Float64Array(slots.count);
     this.#clients = new Array<BlockClient | null>(slots.count).fill(null);
     this.#extentBytes = new Uint32Array(slots.count);
     this.#next = new Int32Array(slots.count).fill(NONE);
@@ -92,11 +88,9 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     return this.#log.end - this.#log.first;
   }
 
-  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number {
     this.#operations[slot] = operation;
     this.#flags[slot] = flags;
-    this.#offsets[slot] = offset;
-    this.#lengths[slot] = length;
     this.#clients[slot] = client;
     if (this.#waitingHead === NONE && this.#drainUntil <= this.#log.first) {
       const status = this.#admit(slot);
@@ -179,14 +173,8 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     const log = this.#log;
     const operation = log.loadOldest(this.#slots.payloadAt(this.#workSlot));
     this.#writingBack = true;
-    const status = this.#lower.submit(
-      this.#workSlot,
-      operation,
-      log.offsetOf(log.first),
-      log.lengthOf(log.first),
-      log.flagsOf(log.first),
-      this,
-    );
+    this.#slots.setRange(this.#workSlot, log.offsetOf(log.first), log.lengthOf(log.first));
+    const status = this.#lower.submit(this.#workSlot, operation, log.flagsOf(log.first), this);
     if (status === PENDING) return;
     this.#writingBack = false;
     this.#retire(status);
@@ -210,11 +198,11 @@ export class VolatileLayer implements BlockDevice, BlockClient {
         return fua ? this.#admitFua(slot) : this.#cache(slot);
       case Operation.FLUSH:
         if (this.#failure !== 0) return this.#failure;
-        return this.#drain(this.#log.end) ? BLOCKED : this.#below(slot, 0);
+        return this.#drain(this.#log.end) ? BLOCKED : this.#below(slot);
       case Operation.BLOCK_STATUS:
         return this.#blockStatus(slot);
       default:
-        return this.#below(slot, this.#lengths[slot]);
+        return this.#below(slot);
     }
   }
 
@@ -227,30 +215,34 @@ export class VolatileLayer implements BlockDevice, BlockClient {
 
   #admitFua(slot: number): number {
     if (this.#failure !== 0) return this.#failure;
-    const overlapEnd = this.#log.overlapEnd(this.#offsets[slot], this.#lengths[slot]);
-    return this.#drain(overlapEnd) ? BLOCKED : this.#below(slot, this.#lengths[slot]);
+    const overlapEnd = this.#log.overlapEnd(this.#slots.offset[slot], this.#slots.length[slot]);
+    return this.#drain(overlapEnd) ? BLOCKED : this.#below(slot);
   }
 
   #cache(slot: number): number {
-    if (this.#lengths[slot] === 0) return 0;
+    if (this.#slots.length[slot] === 0) return 0;
     const operation = this.#operations[slot];
     // It is fast here already; when it is written back it must not fail for being slow.
     const flags = this.#flags[slot] & ~RequestFlag.FAST_ZERO;
     const from = this.#slots.payloadAt(slot);
-    if (this.#log.append(operation, this.#offsets[slot], this.#lengths[slot], flags, from)) return 0;
+    if (this.#log.append(operation, this.#slots.offset[slot], this.#slots.length[slot], flags, from)) return 0;
     this.#drain(this.#log.first + 1);
     return BLOCKED;
   }
 
   #blockStatus(slot: number): number {
     this.#extentBytes[slot] = 0;
-    const offset = this.#offsets[slot];
-    const free = this.#log.freeFrom(offset, this.#lengths[slot]);
-    if (free > 0) return this.#below(slot, free);
+    const offset = this.#slots.offset[slot];
+    const free = this.#log.freeFrom(offset, this.#slots.length[slot]);
+    if (free > 0) {
+      // Only what lies before the next cached mutation is for the disk below to tell.
+      this.#slots.length[slot] = free;
+      return this.#below(slot);
+    }
     // Cached data is reported as allocated data, which is always true enough.
     const view = this.#slots.arena.view;
     const at = this.#slots.payloadAt(slot);
-    const length = this.#log.coveredFrom(offset, this.#lengths[slot]);
+    const length = this.#log.coveredFrom(offset, this.#slots.length[slot]);
     view.setUint32(at, length >>> 0, true);
     view.setUint32(at + 4, Math.floor(length / 2 ** 32), true);
     view.setUint32(at + 8, 0, true);
@@ -259,16 +251,9 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     return 0;
   }
 
-  #below(slot: number, length: number): number {
+  #below(slot: number): number {
     this.#inFlight++;
-    const status = this.#lower.submit(
-      slot,
-      this.#operations[slot],
-      this.#offsets[slot],
-      length,
-      this.#flags[slot],
-      this,
-    );
+    const status = this.#lower.submit(slot, this.#operations[slot], this.#flags[slot], this);
     if (status === PENDING) return PENDING;
     this.#inFlight--;
     return this.#ended(slot, status);
@@ -277,7 +262,7 @@ export class VolatileLayer implements BlockDevice, BlockClient {
   /** What the client is told of a request that the disk below has ended. */
   #ended(slot: number, status: number): number {
     if (status === 0 && this.#operations[slot] === Operation.READ) {
-      this.#log.overlay(this.#offsets[slot], this.#lengths[slot], this.#slots.payloadAt(slot));
+      this.#log.overlay(this.#slots.offset[slot], this.#slots.length[slot], this.#slots.payloadAt(slot));
     }
     return status;
   }

@@ -3,7 +3,7 @@ import { Errno } from "../../ffi/errno.ts";
 import { Operation, PENDING, RequestFlag } from "../block.ts";
 import { Random } from "../random.ts";
 import { SLOT_PAYLOAD_BYTES } from "../slots.ts";
-import { makeSlots, TestDisk, Told } from "./test_disk.ts";
+import { ask, makeSlots, TestDisk, Told } from "./test_disk.ts";
 import { VolatileLayer } from "./volatile.ts";
 
 const SIZE = 1 << 20;
@@ -21,7 +21,7 @@ class Bench {
   }
 
   submit(nth: number, operation: number, offset = 0, length = 0, flags = 0): number {
-    return this.layer.submit(this.own[nth], operation, offset, length, flags, this.told);
+    return ask(this.layer, this.slots, this.own[nth], operation, offset, length, flags, this.told);
   }
 
   write(offset: number, length: number, value: number, flags = 0, nth = 0): number {
@@ -102,7 +102,7 @@ Deno.test("FAST_ZERO is refused where the disk below cannot do it", () => {
   const disk = new TestDisk(slots, SIZE, { fastZero: false });
   const layer = new VolatileLayer({ kind: "volatile", bytes: 1 }, disk, slots);
   assert.equal(
-    layer.submit(0, Operation.WRITE_ZEROES, 0, 512, RequestFlag.FAST_ZERO, new Told()),
+    ask(layer, slots, 0, Operation.WRITE_ZEROES, 0, 512, RequestFlag.FAST_ZERO, new Told()),
     -Errno.EOPNOTSUPP,
   );
 });

@@ -19,8 +19,8 @@ import { FileBackend } from "./file.ts";
  */
 export class BlockDeviceBackend extends FileBackend {
   /** No system call tells what is allocated, so all of it is. */
-  protected override blockStatus(slot: number, _offset: number, length: number): number {
-    this.addExtent(slot, length, 0);
+  protected override blockStatus(slot: number): number {
+    this.addExtent(slot, this.slots.length[slot], 0);
     return 0;
   }
 }

@@ -164,7 +164,7 @@ Deno.test("a slot takes one request at a time", () => {
   const device = bench.device;
   bench.start(0, Operation.FLUSH);
   if (!bench.statuses.has(0)) {
-    assert.throws(() => device.submit(0, Operation.FLUSH, 0, 0, 0, bench), /has a request already/);
+    assert.throws(() => device.submit(0, Operation.FLUSH, 0, bench), /has a request already/);
   }
   assert.equal(bench.finish(0), 0);
 });

@@ -65,8 +65,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   readonly #mode: Uint8Array;
   readonly #retries: Uint8Array;
   readonly #generation: Uint32Array;
-  /** Of a request: where it starts, how far it is, where it ends; in bytes of the disk. */
-  readonly #start: Float64Array;
+  /** Of a request: how far it is, and where it ends; in bytes of the disk. */
   readonly #position: Float64Array;
   readonly #end: Float64Array;
   readonly #extentBytes: Uint32Array;
@@ -99,22 +98,20 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#mode = new Uint8Array(slots.count);
     this.#retries = new Uint8Array(slots.count);
     this.#generation = new Uint32Array(slots.count);
-    this.#start = new Float64Array(slots.count);
     this.#position = new Float64Array(slots.count);
     this.#end = new Float64Array(slots.count);
     this.#extentBytes = new Uint32Array(slots.count);
     this.#clients = new Array<BlockClient | null>(slots.count).fill(null);
   }
 
-  submit(slot: number, operation: number, offset: number, length: number, flags: number, client: BlockClient): number {
+  submit(slot: number, operation: number, flags: number, client: BlockClient): number {
     if (this.#phase[slot] !== Phase.IDLE) throw new Error(`Slot ${slot} has a request already`);
     this.#operation[slot] = operation;
     this.#flags[slot] = flags;
-    this.#start[slot] = offset;
-    this.#position[slot] = offset;
-    this.#end[slot] = offset + length;
+    this.#position[slot] = this.slots.offset[slot];
+    this.#end[slot] = this.slots.offset[slot] + this.slots.length[slot];
     this.#retries[slot] = 0;
-    const status = this.#begin(slot, operation, offset, length, flags);
+    const status = this.#begin(slot, operation, flags);
     if (status === PENDING) this.#clients[slot] = client;
     return status;
   }
@@ -156,14 +153,14 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   }
 
   /**
-   * Describes the range from `offset` on, at most `length` bytes, in extents in the slot's payload area.
+   * Describes the slot's range, from its start on, in extents in its payload area.
    *
    * @returns 0 or a negative errno
    */
-  protected blockStatus(slot: number, offset: number, length: number): number {
+  protected blockStatus(slot: number): number {
     const block = this.geometry.logicalBlock;
-    const end = offset + length;
-    let position = offset;
+    let position = this.slots.offset[slot];
+    const end = position + this.slots.length[slot];
     for (let count = 0; position < end && count < EXTENTS_MAX; count++) {
       const found = lseek(this.#fd, position, Seek.DATA);
       // ENXIO: nothing but a hole from here on. EINVAL: the file system does not know; then all is data.
@@ -195,7 +192,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#extentBytes[slot] += EXTENT_BYTES;
   }
 
-  #begin(slot: number, operation: number, offset: number, length: number, flags: number): number {
+  #begin(slot: number, operation: number, flags: number): number {
+    const length = this.slots.length[slot];
     const mutates = operation === Operation.WRITE || operation === Operation.DISCARD ||
       operation === Operation.WRITE_ZEROES;
     if (mutates && this.geometry.readOnly) return -Errno.EPERM;
@@ -209,14 +207,14 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     if (operation === Operation.BLOCK_STATUS) {
       if (length === 0) return -Errno.EINVAL;
       this.#extentBytes[slot] = 0;
-      return this.blockStatus(slot, offset, length);
+      return this.blockStatus(slot);
     }
     if (length === 0) return 0;
     switch (operation) {
       case Operation.READ:
-        return this.#disk.inline ? this.#readNow(slot, offset, length) : this.#queue(slot, Phase.READ);
+        return this.#disk.inline ? this.#readNow(slot) : this.#queue(slot, Phase.READ);
       case Operation.WRITE:
-        return this.#disk.inline ? this.#writeNow(slot, offset, length) : this.#queue(slot, Phase.WRITE);
+        return this.#disk.inline ? this.#writeNow(slot) : this.#queue(slot, Phase.WRITE);
       case Operation.DISCARD:
         if (this.#punchUnsupported) return 0;
         this.#mode[slot] = PUNCH;
@@ -236,7 +234,9 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     return PENDING;
   }
 
-  #readNow(slot: number, offset: number, length: number): number {
+  #readNow(slot: number): number {
+    const offset = this.slots.offset[slot];
+    const length = this.slots.length[slot];
     const at = this.slots.payloadAt(slot);
     for (let done = 0, retries = 0; done < length;) {
       const result = this.#loop.readNow(this.#fd, at + done, length - done, offset + done);
@@ -246,7 +246,9 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     return 0;
   }
 
-  #writeNow(slot: number, offset: number, length: number): number {
+  #writeNow(slot: number): number {
+    const offset = this.slots.offset[slot];
+    const length = this.slots.length[slot];
     const at = this.slots.payloadAt(slot);
     for (let done = 0, retries = 0; done < length;) {
       const result = this.#loop.writeNow(this.#fd, at + done, length - done, offset + done);
@@ -280,7 +282,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     const generation = this.#generation[slot] = (this.#generation[slot] + 1) >>> 0;
     const position = this.#position[slot];
     const left = this.#end[slot] - position;
-    const at = this.slots.payloadAt(slot) + position - this.#start[slot];
+    const at = this.slots.payloadAt(slot) + position - this.slots.offset[slot];
     switch (this.#phase[slot]) {
       case Phase.READ:
         this.#loop.read(this.#fd, at, left, position, this.#kind, slot, generation);

@@ -66,7 +66,8 @@ export class Bench implements BlockClient, Disposable {
   /** Starts a request; its status comes to {@link finish}. */
   start(slot: number, operation: number, offset = 0, length = 0, flags = 0): void {
     this.statuses.delete(slot);
-    const status = this.device.submit(slot, operation, offset, length, flags, this);
+    this.slots.setRange(slot, offset, length);
+    const status = this.device.submit(slot, operation, flags, this);
     assert.equal(this.statuses.has(slot), false, "completed from within submit");
     if (status !== PENDING) this.statuses.set(slot, status);
   }
