@@ -119,6 +119,8 @@ export class ClientDoor implements StreamConsumer {
   payloadBytes = 0;
   /** A `ProtocolError` once the door has answered CLOSE; 0 before. */
   error: number = ProtocolError.NONE;
+  /** The digests that the exporter accepts, where it has refused all that were offered. */
+  acceptedDigests: readonly number[] = [];
   readonly #memory: Memory;
   readonly #digests: Digests;
   readonly #config: ClientDoorConfig;
@@ -249,6 +251,7 @@ export class ClientDoor implements StreamConsumer {
     if (answer.status !== Status.OK) {
       this.#state = State.FAILED;
       this.error = ProtocolError.REFUSED;
+      this.acceptedDigests = answer.digests;
       this.#host.failed(answer.text, answer.status);
       return Verdict.CLOSE;
     }

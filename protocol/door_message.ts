@@ -119,6 +119,8 @@ export interface HelloAnswer {
   /** The chosen cipher and digest; -1 unless there is exactly one. */
   readonly cipher: number;
   readonly digest: number;
+  /** All digests that were named: the chosen one, or those that the exporter accepts. */
+  readonly digests: readonly number[];
 }
 
 /** The body of the exporter's hello, or null if it is malformed. */
@@ -134,6 +136,7 @@ export function decodeHelloAnswer(bytes: Uint8Array): HelloAnswer | null {
     text: text === "" ? statusName(status) : text,
     cipher: ciphers.length === 1 ? ciphers[0] : -1,
     digest: digests.length === 1 ? digests[0] : -1,
+    digests,
   };
 }
 

@@ -1,0 +1,297 @@
+/**
+ * Connections to exporters on an engine's loop: a socket, then the protocol's door.
+ *
+ * @module
+ */
+import { digestName } from "../engine/control/digests.ts";
+import type { Engine } from "../engine/engine.ts";
+import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "../engine/stream.ts";
+import { SocketLevel, SocketOption } from "../ffi/constants.ts";
+import { Errno, errnoMessage } from "../ffi/errno.ts";
+import { close } from "../ffi/libc.ts";
+import type { CompletionHandler } from "../ffi/loop.ts";
+import { encodeSockaddr, formatSocketAddress, type SocketAddress } from "../ffi/sockaddr.ts";
+import { setNoDelay, setOption, streamSocket } from "../ffi/socket.ts";
+import { CLIENT_DOOR_SCRATCH_BYTES, ClientDoor, type ClientDoorHost } from "../protocol/client_door.ts";
+import { ProtocolError, protocolErrorText } from "../protocol/error.ts";
+import type { Description, Grant, Holder, ListEntry } from "../protocol/grant.ts";
+import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
+import { Status } from "../protocol/status.ts";
+import type { ClientSession } from "./session.ts";
+
+/** How long the kernel may try to reach one address, in milliseconds: two lost SYNs (1 + 2 s) are survived. */
+export const CONNECT_MS = 5000;
+/** Connections that may be in the making at once. */
+const CONNECTING_MAX = 64;
+
+if (CLIENT_DOOR_SCRATCH_BYTES > STREAM_SCRATCH_BYTES) throw new Error("The door's scratch does not fit its stream's");
+
+/** Where an exporter is. */
+export interface ConnectTarget {
+  /** As people write it: `HOST:PORT`. */
+  readonly where: string;
+  /** What its name stands for, in the order in which to try them; at least one. */
+  readonly addresses: readonly SocketAddress[];
+  /** The wire's numbers of the digests that are acceptable, the best first. */
+  readonly digests: readonly number[];
+  /** How long to try each address, in milliseconds; {@link CONNECT_MS} where it is left out. */
+  readonly connectMs?: number;
+}
+
+/** What is done at the door. */
+export interface DoorVisit {
+  /** The door is open: make the request. */
+  ready(door: ClientDoor): void;
+  listed?(entries: readonly ListEntry[], more: boolean): void;
+  described?(description: Description): void;
+  /** The connection is a lane: the answer is the session that goes on with it, or null to end it. */
+  granted?(grant: Grant): ClientSession | null;
+  /** The request was refused; the connection is to be ended, or another request made. */
+  refused(status: number, text: string, current: Holder | null): void;
+  /** There is no connection (any more), and it was not this side that ended it. `reason` is for people. */
+  failed(reason: string): void;
+}
+
+/** Makes the connections of one engine. */
+export class Connector implements CompletionHandler {
+  readonly engine: Engine;
+  readonly #kind: number;
+  readonly #connecting: (DoorConnection | null)[] = new Array<DoorConnection | null>(CONNECTING_MAX).fill(null);
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+    this.#kind = engine.loop.register(this);
+  }
+
+  /** Connects, and goes to the door. What comes of it is told from a later turn of the engine. */
+  connect(target: ConnectTarget, visit: DoorVisit): DoorConnection {
+    return new DoorConnection(this, target, visit);
+  }
+
+  /** @ignore by {@link DoorConnection}: false when there is no room. */
+  start(connection: DoorConnection, fd: number, sockaddrAt: number, sockaddrBytes: number): boolean {
+    const tag = this.#connecting.indexOf(null);
+    if (tag < 0) return false;
+    this.#connecting[tag] = connection;
+    this.engine.loop.connect(fd, sockaddrAt, sockaddrBytes, this.#kind, tag, 0);
+    return true;
+  }
+
+  complete(tag: number, _generation: number, result: number): void {
+    const connection = this.#connecting[tag]!;
+    this.#connecting[tag] = null;
+    connection.connected(result);
+  }
+}
+
+/** One connection, until it is a session's or ended. */
+export class DoorConnection implements StreamOwner, ClientDoorHost {
+  readonly #connector: Connector;
+  readonly #target: ConnectTarget;
+  readonly #visit: DoorVisit;
+  readonly #reasons: string[] = [];
+  #next = 0;
+  #fd = -1;
+  /** A slot for the address, while the kernel reads it. */
+  #slots: Uint32Array | null = null;
+  #stream: Stream | null = null;
+  #door: ClientDoor | null = null;
+  #session: ClientSession | null = null;
+  #heardAt = 0;
+  #failure: string | null = null;
+  #ended = false;
+
+  /** @ignore made by {@link Connector.connect} */
+  constructor(connector: Connector, target: ConnectTarget, visit: DoorVisit) {
+    this.#connector = connector;
+    this.#target = target;
+    this.#visit = visit;
+    // From a turn, so that the visit never hears of it from within connect().
+    connector.engine.timers.schedule({ expire: () => this.#tryNext() }, 0, connector.engine.now);
+  }
+
+  /** The digest that was agreed on: the wire's number. After `granted`. */
+  get digest(): number {
+    return this.#door!.handoff().digest;
+  }
+
+  /** Whether nothing of it is left, neither in the kernel nor in the engine. Not for one that has become a session's. */
+  get isGone(): boolean {
+    return this.#stream === null && this.#slots === null;
+  }
+
+  /** Ends the connection; the visit hears of nothing any more. */
+  end(): void {
+    this.#ended = true;
+    this.#stream?.close();
+  }
+
+  /** @ignore by {@link Connector} */
+  connected(result: number): void {
+    const { engine } = this.#connector;
+    engine.slots.release(this.#slots!);
+    this.#slots = null;
+    if (result < 0 || this.#ended) {
+      close(this.#fd);
+      this.#miss(result);
+      return;
+    }
+    setNoDelay(this.#fd);
+    // From here on pings find a dead peer.
+    setOption(this.#fd, SocketLevel.TCP, SocketOption.TCP_USER_TIMEOUT, 0);
+    const stream = engine.streams.open(this.#fd, this);
+    if (stream === null) {
+      close(this.#fd);
+      this.#visit.failed("there is no memory for a connection");
+      return;
+    }
+    this.#stream = stream;
+    this.#heardAt = engine.now;
+    const { digests } = this.#target;
+    this.#door = new ClientDoor(engine.arena, engine.arena, stream.scratchAt, { digests }, this);
+    stream.start(this.#door);
+    this.#door.start();
+    this.#watch();
+  }
+
+  // The machine's host.
+
+  transmit(at: number, bytes: number): void {
+    this.#stream!.transmit(at, bytes);
+  }
+
+  ready(): void {
+    this.#visit.ready(this.#door!);
+  }
+
+  listed(entries: readonly ListEntry[], more: boolean): void {
+    this.#visit.listed?.(entries, more);
+  }
+
+  described(description: Description): void {
+    this.#visit.described?.(description);
+  }
+
+  granted(grant: Grant): void {
+    const session = this.#visit.granted?.(grant) ?? null;
+    if (session === null) {
+      this.end();
+      return;
+    }
+    this.#session = session;
+    session.connect(this.#stream!, this.#door!.handoff());
+  }
+
+  refused(status: number, text: string, current: Holder | null): void {
+    this.#visit.refused(status, text, current);
+  }
+
+  /** The exporter is alive, and ends what the present holder still does. */
+  fencing(): void {}
+
+  failed(text: string, status: number): void {
+    this.#failure = this.#explain(text, status);
+  }
+
+  // The stream's owner, until there is a session.
+
+  onHeard(): void {
+    if (this.#session !== null) this.#session.onHeard();
+    else this.#heardAt = this.#connector.engine.now;
+  }
+
+  onSent(): void {
+    this.#session?.onSent();
+  }
+
+  onDrained(): void {}
+
+  onClosed(stream: Stream, errno: number): void {
+    this.#stream = null;
+    if (this.#session !== null) {
+      this.#session.onClosed(stream, errno);
+      return;
+    }
+    if (this.#ended) return;
+    const { where } = this.#target;
+    const why = errno === 0 ? "closed the connection" : `dropped the connection (${errnoMessage(errno)})`;
+    this.#visit.failed(this.#failure ?? `${where} ${why} before it had answered: is it a DST exporter?`);
+  }
+
+  #tryNext(): void {
+    const address = this.#target.addresses[this.#next++];
+    const { engine } = this.#connector;
+    this.#fd = streamSocket(address);
+    if (this.#fd < 0) {
+      this.#miss(this.#fd);
+      return;
+    }
+    // The kernel itself gives up then: a connect under way can be interrupted in no other way that both loops know.
+    setOption(this.#fd, SocketLevel.TCP, SocketOption.TCP_USER_TIMEOUT, this.#target.connectMs ?? CONNECT_MS);
+    this.#slots = engine.slots.reserve(1);
+    const sockaddr = encodeSockaddr(address);
+    const at = this.#slots === null ? 0 : engine.slots.payloadAt(this.#slots[0]);
+    if (this.#slots !== null) engine.arena.bytes.set(sockaddr, at);
+    if (this.#slots === null || !this.#connector.start(this, this.#fd, at, sockaddr.length)) {
+      close(this.#fd);
+      if (this.#slots !== null) engine.slots.release(this.#slots);
+      this.#visit.failed("there is no memory for a connection");
+    }
+  }
+
+  /** An address could not be reached: the next, or the end. */
+  #miss(errno: number): void {
+    if (this.#ended) return;
+    const { addresses, where } = this.#target;
+    const address = formatSocketAddress(addresses[this.#next - 1]);
+    this.#reasons.push(unreachable(errno, address === where ? where : `${where} (${address})`));
+    if (this.#next < addresses.length) this.#tryNext();
+    else this.#visit.failed([...new Set(this.#reasons)].join("; "));
+  }
+
+  #explain(text: string, status: number): string {
+    const { where, digests } = this.#target;
+    switch (status) {
+      case Status.OK:
+        if (this.#door!.error === ProtocolError.MAGIC) return `what listens on ${where} is not a DST exporter`;
+        return `the answer of ${where} makes no sense: ${protocolErrorText(this.#door!.error)}`;
+      case Status.VERSION:
+        return `${where} speaks another version of the protocol (${text}): update the older of the two`;
+      case Status.NO_COMMON_ALGORITHM: {
+        const names = (numbers: readonly number[]) => numbers.map(digestName).join(", ") || "none known here";
+        return `there is no checksum in common: ${where} accepts ${names(this.#door!.acceptedDigests)}, ` +
+          `this side ${names(digests)} (see --digest)`;
+      }
+      default:
+        return `${where} refuses: ${text}`;
+    }
+  }
+
+  /** Ends a connection whose exporter says nothing. */
+  #watch(): void {
+    const { engine } = this.#connector;
+    if (this.#stream === null || this.#session !== null) return;
+    const deadline = this.#heardAt + HANDSHAKE_TIME_MS;
+    if (engine.now >= deadline) {
+      this.#failure ??= `${this.#target.where} timed out: it said nothing for ${HANDSHAKE_TIME_MS / 1000} s`;
+      this.#stream.close();
+      return;
+    }
+    engine.timers.schedule({ expire: () => this.#watch() }, 0, deadline);
+  }
+}
+
+/** Why an address could not be reached. */
+function unreachable(errno: number, where: string): string {
+  switch (-errno) {
+    case Errno.ECONNREFUSED:
+      return `the connection was refused by ${where}: is the exporter running, and listening on that address?`;
+    case Errno.ETIMEDOUT:
+      return `${where} timed out: is it there, and does a firewall let the port through?`;
+    case Errno.EHOSTUNREACH:
+    case Errno.ENETUNREACH:
+      return `${where} is unreachable (${errnoMessage(errno)})`;
+    default:
+      return `${where} could not be reached: ${errnoMessage(errno)}`;
+  }
+}

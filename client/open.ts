@@ -1,0 +1,139 @@
+/**
+ * Opening a session: resolving the exporter's name, asking for the export, and saying why not.
+ *
+ * @module
+ */
+import { lookup } from "node:dns/promises";
+import { formatHostPort, formatRemote, type HostPort } from "../engine/control/address.ts";
+import { digestNumbers } from "../engine/control/digests.ts";
+import { printable } from "../engine/control/printable.ts";
+import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
+import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
+import { Access, type Holder, IDENTITY_BYTES } from "../protocol/grant.ts";
+import { Status } from "../protocol/status.ts";
+import type { Connector, ConnectTarget } from "./connector.ts";
+import { ClientSession, type SessionOwner } from "./session.ts";
+
+/** What is to be opened, and how. It can be sent to another thread. */
+export interface OpenOptions {
+  readonly target: ConnectTarget;
+  /** Of the export. */
+  readonly name: string;
+  readonly readOnly: boolean;
+  /** Take it from whoever holds it. */
+  readonly steal: boolean;
+  /** Requests that may be in flight at once; the exporter may grant another number. */
+  readonly depth: number;
+  /** Who the client is, for people. */
+  readonly holder: string;
+}
+
+/** A session that was granted. */
+export interface OpenedSession {
+  readonly session: ClientSession;
+  /** The wire's number of the digest that was agreed on. */
+  readonly digest: number;
+}
+
+/**
+ * Looks up an exporter's addresses.
+ *
+ * @param digests names, the best first
+ * @throws {Error} when the name stands for none; the message does not say what for
+ */
+export async function resolveTarget({ host, port }: HostPort, digests: readonly string[]): Promise<ConnectTarget> {
+  const target = { where: formatHostPort(host, port), digests: digestNumbers(digests) };
+  const numeric = ipAddress(host, port);
+  if (numeric !== null) return { ...target, addresses: [numeric] };
+  const found = await lookup(host, { all: true }).catch(() => []);
+  const addresses = found.map(({ address }) => ipAddress(address, port))
+    .filter((address): address is SocketAddress => address !== null);
+  if (addresses.length === 0) throw new Error(`the name ${host} is not known`);
+  return { ...target, addresses };
+}
+
+/**
+ * Opens a session, without waiting: `opened` or `failed` is called from a later turn of the engine.
+ *
+ * @param owner is told of the session's end
+ * @param failed gets the reason, for people, without a capital or a full stop
+ */
+export function openSession(
+  connector: Connector,
+  options: OpenOptions,
+  owner: SessionOwner,
+  opened: (result: OpenedSession) => void,
+  failed: (reason: string) => void,
+): void {
+  const { engine } = connector;
+  const access = options.readOnly ? Access.READ : Access.READ_WRITE;
+  const controlSlots = engine.slots.reserve(1);
+  if (controlSlots === null) {
+    engine.timers.schedule({ expire: () => failed("there is no memory for a session") }, 0, engine.now);
+    return;
+  }
+  const fail = (reason: string) => {
+    engine.slots.release(controlSlots);
+    failed(reason);
+  };
+  const connection = connector.connect(options.target, {
+    ready: (door) =>
+      door.open({
+        export: options.name,
+        session: crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES)),
+        access,
+        holder: options.holder,
+        leaseMs: null,
+        depth: options.depth,
+        maxPayload: SLOT_PAYLOAD_BYTES,
+        lanes: 1,
+        steal: options.steal,
+        resume: null,
+      }),
+    granted: (grant) => {
+      const session = new ClientSession(engine, controlSlots, grant, owner);
+      // Once the session has its stream, and the lane's first frames are taken.
+      engine.timers.schedule({ expire: () => opened({ session, digest: connection.digest }) }, 0, engine.now);
+      return session;
+    },
+    refused: (status, text, current) => {
+      connection.end();
+      fail(refusalText(options, status, text, current));
+    },
+    failed: fail,
+  });
+}
+
+/** What an export is called in messages: `HOST/NAME`, or with the port where it is not the usual one. */
+export function nameOfRemote({ host, port, name }: HostPort & { readonly name: string }): string {
+  return printable(formatRemote(host, port, name));
+}
+
+/** Why an exporter did not grant a session or tell about an export, and what to do. */
+export function refusalText(
+  { target, name, readOnly, steal }: Pick<OpenOptions, "target" | "name" | "readOnly" | "steal">,
+  status: number,
+  text: string,
+  current: Holder | null,
+): string {
+  const { where } = target;
+  const shown = printable(name);
+  switch (status) {
+    case Status.NOT_FOUND:
+      return `there is no export "${shown}" on ${where}: see dst list ${where}`;
+    case Status.DENIED:
+      return readOnly
+        ? `${where} does not permit it: ${printable(text)}`
+        : `no permission to write (${printable(text)}): reading alone may do, with --read-only`;
+    case Status.BUSY: {
+      const holder = current === null ? "somebody else" : printable(current.text);
+      return `it is held by ${holder}: --read-only reads beside it, --steal takes it over${
+        steal ? " (which was tried)" : ""
+      }, and with --shared at the exporter several may write`;
+    }
+    case Status.NO_RESOURCES:
+      return `${where} has no room for it (${printable(text)}): a smaller --depth may do`;
+    default:
+      return `${where} refuses: ${printable(text)}`;
+  }
+}
