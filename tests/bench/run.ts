@@ -169,7 +169,16 @@ interface Options {
 /** Serves a file by DST and lets `dst bench` measure it through the client session. */
 async function benchSession(file: string): Promise<void> {
   const dst = [Deno.execPath(), "run", "-A", "--quiet", MAIN];
-  const [program, ...args] = [...dst, "export", `disk=${file}`, "--listen", "127.0.0.1:0", "--json"];
+  const [program, ...args] = [
+    ...dst,
+    "export",
+    `disk=${file}`,
+    "--listen",
+    "127.0.0.1:0",
+    "--json",
+    "--log-level",
+    "error",
+  ];
   const child = new Deno.Command(program, { args, stdin: "null", stdout: "piped", stderr: "inherit" }).spawn();
   try {
     const address = await listeningAddress(child.stdout);
@@ -217,7 +226,7 @@ async function main(): Promise<void> {
     const file = `${folder}/disk`;
     writeFile(file);
     const ourCommand = values.ours ??
-      `${Deno.execPath()} run -A --quiet ${MAIN} export {file} --nbd unix:{socket} --json`;
+      `${Deno.execPath()} run -A --quiet ${MAIN} export {file} --nbd unix:{socket} --json --log-level error`;
     for (const pinned of [false, true]) {
       const options = { seconds: Number(values.seconds), rounds: Number(values.rounds), pinned };
       const pin = pinned ? ["taskset", "-c", "0"] : [];
