@@ -9,6 +9,7 @@
 import { close } from "../ffi/libc.ts";
 import { formatSocketAddress } from "../ffi/sockaddr.ts";
 import { peerAddress, setNoDelay } from "../ffi/socket.ts";
+import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import {
   NBD_SCRATCH_BYTES,
   type NbdExport,
@@ -23,9 +24,12 @@ import type { Engine } from "./engine.ts";
 import { Listener } from "./listener.ts";
 import { SLOT_PAYLOAD_BYTES } from "./slots.ts";
 import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "./stream.ts";
+import type { TimerHandler } from "./timers.ts";
 
 /** Slots of a connection: requests that can execute at once, as deep as the deepest usual client queue. */
 export const NBD_SLOTS = 64;
+/** Connections that may be in the handshake at once, as many as at the exporter's door: a stranger costs one slot. */
+export const NBD_HANDSHAKES_MAX = 64;
 /** Token of bytes that are the machine's own. Above every slot's. */
 const MACHINE_TOKEN = NBD_SLOTS;
 
@@ -45,6 +49,16 @@ export interface NbdArbiter {
   leaveExport(index: number): void;
 }
 
+/** What clients may cost before they are in transmission. */
+export interface NbdFrontendLimits {
+  /** Whoever is silent for so long in the handshake is sent away, in milliseconds. */
+  readonly handshakeTimeMs: number;
+  /** How many may be in the handshake at once. */
+  readonly handshakesMax: number;
+}
+
+const LIMITS: NbdFrontendLimits = { handshakeTimeMs: HANDSHAKE_TIME_MS, handshakesMax: NBD_HANDSHAKES_MAX };
+
 /** An export's clients. */
 interface Use {
   state: "closed" | "asking" | "open";
@@ -54,20 +68,34 @@ interface Use {
 }
 
 /** All NBD connections of one engine. */
-export class NbdFrontend {
+export class NbdFrontend implements TimerHandler {
   readonly #engine: Engine;
   readonly #disks: readonly NbdDisk[];
   readonly #arbiter: NbdArbiter;
   readonly #log: (text: string) => void;
+  readonly #limits: NbdFrontendLimits;
   readonly #uses: Use[];
   readonly #connections = new Set<NbdConnection>();
   #listener: Listener | null = null;
+  /** The one timer that looks after all handshakes is running. */
+  #watching = false;
 
-  constructor(engine: Engine, disks: readonly NbdDisk[], arbiter: NbdArbiter, log: (text: string) => void) {
+  /**
+   * @param log gets a line for people
+   * @param limits other than the usual, for tests
+   */
+  constructor(
+    engine: Engine,
+    disks: readonly NbdDisk[],
+    arbiter: NbdArbiter,
+    log: (text: string) => void,
+    limits: NbdFrontendLimits = LIMITS,
+  ) {
     this.#engine = engine;
     this.#disks = disks;
     this.#arbiter = arbiter;
     this.#log = log;
+    this.#limits = limits;
     this.#uses = disks.map(() => ({ state: "closed", connections: new Set(), waiting: new Set() }));
   }
 
@@ -130,22 +158,18 @@ export class NbdFrontend {
     return this.#disks[index];
   }
 
-  /** @ignore by connections: whether it may enter at once, or has to wait. */
-  enter(index: number, connection: NbdConnection): boolean {
+  /** @ignore by connections: `opened` of the connection is called with the answer, now or later. */
+  enter(index: number, connection: NbdConnection): void {
     const use = this.#uses[index];
-    if (use.state === "open") {
-      use.connections.add(connection);
-      return true;
-    }
+    if (use.state === "open") return connection.opened(null);
     use.waiting.add(connection);
     if (use.state === "closed") {
       use.state = "asking";
       this.#arbiter.wantExport(index, connection.address);
     }
-    return false;
   }
 
-  /** @ignore by connections that were let in after they had waited */
+  /** @ignore by connections that were let in */
   entered(index: number, connection: NbdConnection): void {
     this.#uses[index].connections.add(connection);
   }
@@ -176,50 +200,92 @@ export class NbdFrontend {
     const peer = peerAddress(fd);
     const address = peer === null || peer.family === "unix" ? "this machine" : formatSocketAddress(peer);
     if (peer?.family !== "unix") setNoDelay(fd);
-    const slots = this.#engine.slots.reserve(NBD_SLOTS);
-    if (slots === null) {
+    let handshakes = 0;
+    for (const connection of this.#connections) if (connection.isShakingHands) handshakes++;
+    if (handshakes >= this.#limits.handshakesMax) {
+      close(fd);
+      this.#log(`Refused ${address}: ${handshakes} NBD clients are in the handshake already`);
+      return;
+    }
+    const connection = new NbdConnection(this, this.#engine, address);
+    const stream = this.#engine.streams.open(fd, connection);
+    if (stream === null) {
       close(fd);
       this.#log(`Refused ${address}: there is no memory for one more NBD connection`);
       return;
     }
-    const connection = new NbdConnection(this, this.#engine, slots, address);
-    const stream = this.#engine.streams.open(fd, connection);
-    if (stream === null) {
-      close(fd);
-      this.#engine.slots.release(slots);
-      return;
-    }
     this.#connections.add(connection);
     connection.start(stream);
+    if (!this.#watching) this.#watch(this.#engine.now + this.#limits.handshakeTimeMs);
+  }
+
+  #watch(deadlineMs: number): void {
+    this.#watching = true;
+    this.#engine.timers.schedule(this, 0, deadlineMs);
+  }
+
+  /** @ignore by the engine's timers: sends away who has been silent in the handshake for too long. */
+  expire(): void {
+    this.#watching = false;
+    const { handshakeTimeMs } = this.#limits;
+    const now = this.#engine.now;
+    let next = Infinity;
+    for (const connection of this.#connections) {
+      if (!connection.isShakingHands) continue;
+      const deadline = connection.heardMs + handshakeTimeMs;
+      if (deadline > now) {
+        next = Math.min(next, deadline);
+      } else {
+        this.#log(`${connection.address} was sent away: it said nothing for ${handshakeTimeMs / 1000} s`);
+        connection.cut();
+      }
+    }
+    if (next < Infinity) this.#watch(next);
   }
 }
+
+/** What a connection has in the handshake. */
+const NO_SLOTS = new Uint32Array(0);
 
 /** One NBD client. */
 class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   readonly address: string;
   readonly #frontend: NbdFrontend;
   readonly #engine: Engine;
-  readonly #slots: Uint32Array;
+  /** Reserved when the client wants to enter transmission: in the handshake none is needed. */
+  #slots: Uint32Array = NO_SLOTS;
   /** This connection's index of each of the Worker's slots. */
   readonly #indexOf: Uint8Array;
   readonly #free = new Uint8Array(NBD_SLOTS);
-  #freeCount = NBD_SLOTS;
+  #freeCount = 0;
+  #heardMs = 0;
   #server!: NbdServer;
   #stream: Stream | null = null;
   #export = -1;
   #device!: BlockDevice;
   #stopping = false;
+  /** The arbiter has not answered yet. */
+  #opening = false;
+  /** The arbiter is being asked. An answer that it gives right then is the machine's as the outcome of its call. */
+  #asking = false;
+  #outcome: NbdExport | NbdRefusal | null = null;
 
-  constructor(frontend: NbdFrontend, engine: Engine, slots: Uint32Array, address: string) {
+  constructor(frontend: NbdFrontend, engine: Engine, address: string) {
     this.#frontend = frontend;
     this.#engine = engine;
-    this.#slots = slots;
     this.address = address;
     this.#indexOf = new Uint8Array(engine.slots.count);
-    for (let i = 0; i < NBD_SLOTS; i++) {
-      this.#indexOf[slots[i]] = i;
-      this.#free[i] = NBD_SLOTS - 1 - i;
-    }
+    this.#heardMs = engine.now;
+  }
+
+  /** Whether it is connected and not in transmission. */
+  get isShakingHands(): boolean {
+    return this.#stream !== null && this.#stream.isOpen && this.#server.exported === null;
+  }
+
+  /** When the client was last heard from, or last waited for the arbiter, in the engine's milliseconds. */
+  get heardMs(): number {
+    return this.#opening ? this.#engine.now : this.#heardMs;
   }
 
   /** Greets the client. */
@@ -238,14 +304,23 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
 
   /** The arbiter's answer to this connection's wish. */
   opened(refusal: string | null): void {
+    this.#opening = false;
+    this.#heardMs = this.#engine.now;
+    let outcome: NbdExport | NbdRefusal;
     if (refusal === null) {
       this.#frontend.entered(this.#export, this);
-      this.#server.opened(this.#describe());
+      outcome = this.#describe();
     } else {
       this.#export = -1;
-      this.#server.opened({ refused: OptionReply.ERR_POLICY, message: refusal });
+      this.#releaseSlots();
+      outcome = { refused: OptionReply.ERR_POLICY, message: refusal };
     }
-    this.#stream?.resume();
+    if (this.#asking) {
+      this.#outcome = outcome;
+    } else {
+      this.#server.opened(outcome);
+      this.#stream?.resume();
+    }
   }
 
   /** Ends the connection at once. */
@@ -271,8 +346,16 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
     if (index < 0) return { refused: OptionReply.ERR_UNKNOWN, message: `there is no export "${name}"` };
     this.#device = this.#frontend.disk(index).device;
     if (!enter) return this.#describe(index);
+    if (!this.#reserveSlots()) {
+      this.#frontend.log(`Refused ${this.address}: there is no memory for one more NBD connection`);
+      return { refused: OptionReply.ERR_POLICY, message: "the server has no memory for one more connection" };
+    }
     this.#export = index;
-    return this.#frontend.enter(index, this) ? this.#describe() : OPEN_PENDING;
+    this.#opening = true;
+    this.#asking = true;
+    this.#frontend.enter(index, this);
+    this.#asking = false;
+    return this.#opening ? OPEN_PENDING : this.#outcome!;
   }
 
   transmit(at: number, bytes: number, slot: number): void {
@@ -320,7 +403,9 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
 
   // The stream's owner.
 
-  onHeard(): void {}
+  onHeard(): void {
+    this.#heardMs = this.#engine.now;
+  }
 
   onSent(_stream: Stream, token: number): void {
     if (token === MACHINE_TOKEN) this.#server.sent();
@@ -337,8 +422,26 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   }
 
   #end(): void {
-    this.#engine.slots.release(this.#slots);
+    this.#releaseSlots();
     this.#frontend.gone(this, this.#export);
+  }
+
+  #reserveSlots(): boolean {
+    const slots = this.#engine.slots.reserve(NBD_SLOTS);
+    if (slots === null) return false;
+    this.#slots = slots;
+    this.#freeCount = NBD_SLOTS;
+    for (let i = 0; i < NBD_SLOTS; i++) {
+      this.#indexOf[slots[i]] = i;
+      this.#free[i] = NBD_SLOTS - 1 - i;
+    }
+    return true;
+  }
+
+  #releaseSlots(): void {
+    this.#engine.slots.release(this.#slots);
+    this.#slots = NO_SLOTS;
+    this.#freeCount = 0;
   }
 
   #describe(index = this.#export): NbdExport {
