@@ -1,0 +1,200 @@
+/**
+ * An attachment's part in its thread: the session, and the front-end that serves it.
+ *
+ * @module
+ */
+import { type BlockClient, Operation, PENDING } from "../engine/block.ts";
+import { NBD_SLOTS, type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
+import type { Reply, ThreadContext } from "../engine/thread.ts";
+import { ProcessControl } from "../ffi/constants.ts";
+import { errnoMessage } from "../ffi/errno.ts";
+import { prctl } from "../ffi/libc.ts";
+import { Feature } from "../protocol/grant.ts";
+import { Connector } from "./connector.ts";
+import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
+import { openSession } from "./open.ts";
+import type { ClientSession, SessionOwner } from "./session.ts";
+import { UblkFrontend } from "./ublk_frontend.ts";
+
+/** Slots beside those of the front-end: the session's own, its connection's, a flush's, and the address's. */
+const SLOTS_OF_SESSION = 4;
+/** NBD clients that may be connected at once; each takes a slot for its connection too. */
+const NBD_CLIENTS_MAX = 32;
+
+/** How many slots the thread needs. */
+export function attachmentSlots(frontend: "nbd" | "ublk", depth: number): number {
+  return SLOTS_OF_SESSION + (frontend === "ublk" ? depth : NBD_CLIENTS_MAX * (NBD_SLOTS + 1));
+}
+
+/** All that the thread does. */
+export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
+  readonly #context: ThreadContext<AttachInit, AttachEvent>;
+  readonly #connector: Connector;
+  #session: ClientSession | null = null;
+  #nbd: NbdFrontend | null = null;
+  #ublk: UblkFrontend | null = null;
+  #stoppingNbd: Reply | null = null;
+  #awaitingQueue: Reply | null = null;
+  #flushing: Reply | null = null;
+  #leaving: Reply | null = null;
+
+  constructor(context: ThreadContext<AttachInit, AttachEvent>) {
+    this.#context = context;
+    this.#connector = new Connector(context.engine);
+    // The kernel may wait for this thread to write its dirty pages: it must not wait for that itself.
+    const result = prctl(ProcessControl.SET_IO_FLUSHER, 1);
+    if (result < 0) {
+      this.#log(
+        "debug",
+        `The thread is not marked as an I/O flusher (${errnoMessage(result)}): it may wait for memory`,
+      );
+    }
+  }
+
+  /** Answers the main isolate. */
+  answer(question: AttachQuestion, reply: Reply): void {
+    switch (question.ask) {
+      case "open":
+        return this.#open(reply);
+      case "serveNbd":
+        this.#nbd = new NbdFrontend(
+          this.#context.engine,
+          [{ name: question.name, device: this.#opened() }],
+          this,
+          (text) => this.#log("warning", text),
+        );
+        this.#nbd.listen(question.fd);
+        return reply.answer();
+      case "serveUblk":
+        this.#ublk = new UblkFrontend(
+          this.#context.engine,
+          this.#opened(),
+          question.fd,
+          question.depth,
+          (error) => this.#queueEnded(error),
+        );
+        return reply.answer();
+      case "status":
+        return reply.answer(this.#state());
+      case "stopNbd":
+        this.#stoppingNbd = reply;
+        this.#nbd?.stop();
+        return this.#settleNbd();
+      case "queueEnd":
+        if (this.#ublk === null || this.#ublk.isEnded) reply.answer();
+        else this.#awaitingQueue = reply;
+        return;
+      case "flush":
+        return this.#flush(reply);
+      case "abort":
+        this.#session?.abort();
+        return reply.answer();
+      case "leave":
+        return this.#leave(reply);
+    }
+  }
+
+  // The session's owner.
+
+  onLost(reason: string): void {
+    this.#log("error", `The disk is lost: ${reason}; every request fails from now on: detach it`);
+  }
+
+  onShuttingDown(): void {
+    this.#log("warning", "The exporter is being stopped");
+  }
+
+  onResized(size: number): void {
+    this.#log("warning", `The export has ${size} bytes now; the attachment keeps its size until it is made anew`);
+  }
+
+  // The NBD front-end's arbiter: the session is held already, whoever comes.
+
+  wantExport(index: number): void {
+    this.#nbd!.opened(index, null);
+  }
+
+  leaveExport(): void {
+    this.#settleNbd();
+  }
+
+  // The client of a flush.
+
+  onComplete(slot: number, status: number): void {
+    this.#context.engine.slots.release(Uint32Array.of(slot));
+    const reply = this.#flushing!;
+    this.#flushing = null;
+    if (status < 0) reply.refuse(errnoMessage(status));
+    else reply.answer();
+  }
+
+  #open(reply: Reply): void {
+    openSession(this.#connector, this.#context.init.open, this, ({ session, digest }) => {
+      this.#session = session;
+      const shape: OpenedShape = {
+        geometry: session.geometry,
+        writesZeroes: (session.grant.features & Feature.WRITE_ZEROES) !== 0 && !session.geometry.readOnly,
+        depth: session.grant.slots,
+        partBytes: session.partBytes,
+        digest,
+      };
+      reply.answer(shape);
+    }, (reason) => reply.refuse(reason));
+  }
+
+  #opened(): ClientSession {
+    if (this.#session === null) throw new Error("no export is open");
+    return this.#session;
+  }
+
+  #state(): SessionState {
+    return {
+      connected: this.#session?.isConnected ?? false,
+      inFlight: this.#session?.inFlight ?? 0,
+      failure: this.#session?.failure ?? null,
+      clients: this.#nbd?.clients ?? 0,
+    };
+  }
+
+  #settleNbd(): void {
+    if (this.#stoppingNbd === null || this.#nbd !== null && !this.#nbd.isIdle) return;
+    this.#stoppingNbd.answer();
+    this.#stoppingNbd = null;
+  }
+
+  #queueEnded(error: number): void {
+    if (error !== 0) this.#log("error", `The ublk driver ended the device: ${errnoMessage(error)}`);
+    this.#awaitingQueue?.answer();
+    this.#awaitingQueue = null;
+  }
+
+  #flush(reply: Reply): void {
+    const session = this.#opened();
+    if (session.geometry.readOnly) return reply.answer();
+    const slots = this.#context.engine.slots.reserve(1);
+    if (slots === null || this.#flushing !== null) {
+      if (slots !== null) this.#context.engine.slots.release(slots);
+      return reply.refuse("a flush is under way");
+    }
+    this.#flushing = reply;
+    this.#context.engine.slots.setRange(slots[0], 0, 0);
+    const status = session.submit(slots[0], Operation.FLUSH, 0, this);
+    if (status !== PENDING) this.onComplete(slots[0], status);
+  }
+
+  #leave(reply: Reply): void {
+    this.#leaving = reply;
+    if (this.#session === null) this.#left(false);
+    else this.#session.leave((clean) => this.#left(clean));
+  }
+
+  #left(clean: boolean): void {
+    this.#session?.close();
+    this.#leaving!.answer(clean);
+    this.#context.engine.stop();
+  }
+
+  #log(level: AttachEvent["level"], text: string): void {
+    this.#context.tell({ event: "log", level, text });
+  }
+}
