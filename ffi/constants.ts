@@ -95,6 +95,7 @@ export const SocketOption = {
   LINGER: 13,
   REUSE_PORT: 15,
   PEER_CREDENTIALS: 17,
+  SEND_BUFFER_FORCE: 32,
   DOMAIN: 39,
   TCP_NODELAY: 1,
   TCP_CORK: 3,

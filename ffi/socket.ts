@@ -130,6 +130,15 @@ export function setNonBlocking(fd: number, on: boolean): number {
 }
 
 /**
+ * Makes room for so much unread data in a unix socket, whose buffer does not grow by itself as TCP's does; without the
+ * privilege (CAP_NET_ADMIN) up to what net.core.wmem_max allows. Best effort.
+ */
+export function setSendBuffer(fd: number, bytes: number): void {
+  const result = setOption(fd, SocketLevel.SOCKET, SocketOption.SEND_BUFFER_FORCE, bytes);
+  if (result < 0) setOption(fd, SocketLevel.SOCKET, SocketOption.SEND_BUFFER, bytes);
+}
+
+/**
  * A listening stream socket.
  *
  * @param address where to listen; port 0 lets the kernel choose, {@link localAddress} tells
