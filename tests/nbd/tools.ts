@@ -71,9 +71,9 @@ export async function fail(message: RegExp, program: string, ...args: string[]):
   assert.match(stdout + stderr, message);
 }
 
-/** The arguments of qemu-io for commands on a raw disk. */
+/** The arguments of qemu-io for commands on a raw disk. By default it would make every write a FUA write. */
 function qemuIoArguments(uri: string, commands: readonly string[]): string[] {
-  return ["-f", "raw", ...commands.flatMap((command) => ["-c", command]), uri];
+  return ["-f", "raw", "-t", "writeback", ...commands.flatMap((command) => ["-c", command]), uri];
 }
 
 /** Has qemu-io do some commands, all of which must succeed. */
@@ -94,7 +94,7 @@ export class QemuIo {
   #text = "";
 
   constructor(uri: string) {
-    const options = { args: ["-f", "raw", uri], env: { PATH: searchPath() }, cwd: "/var/tmp" };
+    const options = { args: qemuIoArguments(uri, []), env: { PATH: searchPath() }, cwd: "/var/tmp" };
     this.#child = new Deno.Command("qemu-io", { ...options, stdin: "piped", stdout: "piped", stderr: "null" }).spawn();
     this.#input = this.#child.stdin.getWriter();
     this.#output = this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader();
