@@ -21,3 +21,24 @@ for (const { loop, backend, nbd } of EXPORTS) {
       await basics(t, place, exporter, path);
     }));
 }
+
+/** The exporter's loop and back-end, and the attachment's loop and socket. */
+const ATTACHMENTS = [
+  { loop: "uring", backend: "disk", own: "uring", nbd: "unix" },
+  { loop: "poll", backend: "tmpfs", own: "uring", nbd: "tcp" },
+  { loop: "uring", backend: "memory", own: "poll", nbd: "unix" },
+] as const;
+
+for (const { loop, backend, own, nbd } of ATTACHMENTS) {
+  clientTest(
+    `real clients use an attached export: ${loop}, ${backend}, attached by ${own}, by ${nbd}`,
+    (t) =>
+      Place.use(async (place) => {
+        const path = backend === "memory" ? null : place.file(backend, "disk.img", DISK_MIB);
+        const disk = `${DISK}=${path ?? `mem:${DISK_MIB}M`}`;
+        const exporter = await place.exporter("unix", disk, "other=mem:1M", "--loop", loop);
+        const attachment = await place.attachment(nbd, exporter, DISK, "--loop", own);
+        await basics(t, place, attachment, path);
+      }),
+  );
+}
