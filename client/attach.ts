@@ -200,9 +200,14 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
   const parameters = ublkParameters(shape);
   const device = await UblkDevice.make(control, parameters, shape.depth);
   let isServed = false;
-  const remove = async (force: boolean) => {
-    await orAbort(thread, device.stop(), force);
-    if (isServed) await thread.ask({ ask: "queueEnd" });
+  const remove = async (force: boolean, claim: number) => {
+    try {
+      await orAbort(thread, device.stop(), force);
+    } finally {
+      // Held until nobody can mount it any more, and no longer: the driver forgets no device that is open.
+      if (claim >= 0) close(claim);
+    }
+    if (isServed) await askLiving(thread, { ask: "queueEnd" });
     await device.delete();
   };
   try {
@@ -210,7 +215,7 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
     isServed = true;
     await device.start();
   } catch (error) {
-    await remove(true);
+    await remove(true, -1);
     throw error;
   }
   return {
@@ -227,14 +232,13 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
       } catch (error) {
         log.error(`${device.path}: what was not yet written is lost: ${messageOf(error)}`);
       }
-      try {
-        await remove(force);
-      } finally {
-        if (claim >= 0) close(claim);
-      }
+      await remove(force, claim);
     },
     // The driver ends a device whose server is gone; what it keeps of it is removed here.
-    abandon: () => remove(true),
+    abandon: async () => {
+      await device.stop();
+      await device.delete();
+    },
   };
 }
 
@@ -283,9 +287,14 @@ async function orAbort<Result>(thread: AttachThread, work: Promise<Result>, forc
   const done = work.then(() => true, () => true);
   if (!await Promise.race([done, sleep(FORCE_PATIENCE_MS).then(() => false)])) {
     log.warning("The exporter does not answer: its connection is dropped, and what was under way is lost");
-    await thread.ask({ ask: "abort" });
+    await askLiving(thread, { ask: "abort" });
   }
   return await work;
+}
+
+/** Asks the thread; rejects also when it is dead. */
+function askLiving(thread: AttachThread, question: AttachQuestion): Promise<unknown> {
+  return Promise.race([thread.ask(question), thread.failed.then((error) => Promise.reject(error))]);
 }
 
 /** Ends the session and the thread, or what a dead thread has left. */
