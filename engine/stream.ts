@@ -131,6 +131,11 @@ export class Stream {
     return this.#state <= State.LINGERING;
   }
 
+  /** Whether bytes have arrived that the consumer has not taken. While it waits for something, none are received. */
+  get hasMore(): boolean {
+    return this.#head !== this.#tail;
+  }
+
   /** Begins to receive for the machine, or goes on with another one. */
   start(consumer: StreamConsumer): void {
     this.#consumer = consumer;

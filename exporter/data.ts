@@ -36,8 +36,9 @@ interface DataSession {
   readonly lanes: Map<number, Lane>;
   /** It is over as soon as all lanes are idle. */
   ending: boolean;
-  /** The lane on which CLOSE arrived, waiting for what executes. */
+  /** The lane on which CLOSE arrived: its answer waits for what executes, and then for the door. */
   closing: Lane | null;
+  isClosed: boolean;
 }
 
 /** A door's visitor waiting for its lane to become idle. */
@@ -90,6 +91,8 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
         return this.#connect(message);
       case "end":
         return this.#end(message.session, message.fenced);
+      case "release":
+        return this.#release(message.session);
       case "nbdOpened":
         return this.#nbd.opened(message.export, message.refusal);
     }
@@ -117,19 +120,18 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   }
 
   onLaneIdle(lane: Lane): void {
-    const fence = this.#fences.get(lane);
-    if (fence !== undefined) {
-      this.#fences.delete(lane);
-      this.#answerPrepared(lane, fence);
-    }
     const session = this.#sessions.get(lane.session);
+    const fence = this.#fences.get(lane);
+    this.#fences.delete(lane);
+    // Whoever waits for a lane of a session that ends hears of that from the door.
+    if (fence !== undefined && session?.ending === false) this.#answerPrepared(lane, fence);
     if (session !== undefined) this.#settle(session);
   }
 
   onLaneFinished(lane: Lane): void {
     const session = this.#sessions.get(lane.session);
     if (session === undefined) return;
-    this.#answerClose(session);
+    this.#finishClose(session);
     if (this.#stopping !== null) lane.finish();
   }
 
@@ -137,7 +139,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     const session = this.#sessions.get(lane.session)!;
     session.closing = lane;
     session.ending = true;
-    this.#answerClose(session);
+    this.#finishClose(session);
   }
 
   log(text: string): void {
@@ -165,6 +167,10 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
 
   #prepare(message: Extract<ToData, { say: "prepare" }>): void {
     const { token, session: id, lane: number, fresh } = message;
+    if (this.#sessions.get(id)?.ending === true) {
+      this.#say({ say: "unprepared", token, status: Status.NO_SESSION, text: "The session is ending" });
+      return;
+    }
     const present = this.#sessions.get(id)?.lanes.get(number);
     if (present !== undefined) {
       const fence = { token, fresh };
@@ -188,7 +194,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       readOnly: message.readOnly,
       slots,
     });
-    const session = this.#sessions.get(id) ?? { id, lanes: new Map(), ending: false, closing: null };
+    const session = this.#sessions.get(id) ?? { id, lanes: new Map(), ending: false, closing: null, isClosed: false };
     session.lanes.set(number, lane);
     this.#sessions.set(id, session);
     this.#answerPrepared(lane, { token, fresh: false });
@@ -235,14 +241,32 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       }
     }
     this.#settle(session);
+    this.#sayEnding(session);
   }
 
-  /** The answer to CLOSE, once nothing of the session executes. */
-  #answerClose(session: DataSession): void {
-    const lane = session.closing;
-    if (lane === null || [...session.lanes.values()].some(({ machine }) => machine.executing > 0)) return;
-    session.closing = null;
-    if (lane.isConnected) lane.machine.closed();
+  /** Tells the door every second how many requests the end of a session still waits for. */
+  #sayEnding(session: DataSession): void {
+    if (this.#sessions.get(session.id) !== session) return;
+    let executing = 0;
+    for (const lane of session.lanes.values()) executing += lane.machine.executing;
+    this.#say({ say: "ending", session: session.id, executing });
+    const expire = () => this.#sayEnding(session);
+    this.#engine.timers.schedule({ expire }, 0, this.#engine.now + FENCING_INTERVAL_MS);
+  }
+
+  /** Tells the door of a CLOSE once nothing of the session executes. */
+  #finishClose(session: DataSession): void {
+    if (session.closing === null || session.isClosed) return;
+    if ([...session.lanes.values()].some(({ machine }) => machine.executing > 0)) return;
+    session.isClosed = true;
+    this.#say({ say: "closed", session: session.id });
+  }
+
+  /** The answer to CLOSE. The door has forgotten the session before: the client may come again at once. */
+  #release(id: string): void {
+    const session = this.#sessions.get(id);
+    if (session === undefined) return;
+    if (session.closing!.isConnected) session.closing!.machine.closed();
     for (const one of session.lanes.values()) one.finish();
   }
 

@@ -6,20 +6,19 @@
  */
 import type { Engine } from "../engine/engine.ts";
 import { Listener } from "../engine/listener.ts";
-import type { Stream, StreamOwner } from "../engine/stream.ts";
+import type { TimerHandler } from "../engine/timers.ts";
 import { close } from "../ffi/libc.ts";
 import { formatSocketAddress } from "../ffi/sockaddr.ts";
 import { peerAddress, setNoDelay } from "../ffi/socket.ts";
-import { protocolErrorText } from "../protocol/error.ts";
-import { ExporterDoor } from "../protocol/exporter_door.ts";
 import { Access, encodeGrant, type JoinRequest, type OpenRequest } from "../protocol/grant.ts";
-import { DEPTH_MAX, FENCING_INTERVAL_MS, HANDSHAKE_TIME_MS, PAYLOAD_BYTES_MAX } from "../protocol/limits.ts";
+import { DEPTH_MAX, PAYLOAD_BYTES_MAX } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
-import { Cipher, FrameType } from "../protocol/wire.ts";
+import { FrameType } from "../protocol/wire.ts";
 import { type DoorInit, type DoorStatus, nbdSession, type ToData, type ToDoor } from "./messages.ts";
 import { type OpenDecision, type Refusal, type RegisteredExport, Registry, type Session } from "./registry.ts";
 import { LANES_GRANTED } from "./registry.ts";
 import { type DiskRecord, newRecord, type StateDirectory } from "./state.ts";
+import { Visitor } from "./visitor.ts";
 
 /** Connections at the door at once; each holds one slot. */
 export const VISITORS_MAX = 64;
@@ -28,6 +27,10 @@ const LIST_ENTRIES = 200;
 /** Slots of a lane when the client has no wish. */
 const DEPTH_DEFAULT = 128;
 
+/** How often the door looks at the clock: a time ends at most so much late. One timer serves all, because a timer for
+ * each connection would let strangers use them up. */
+const WATCH_MS = 200;
+
 /** What the door tells the world about. */
 export interface DoorOutput {
   log(level: "info" | "warning", text: string): void;
@@ -35,7 +38,7 @@ export interface DoorOutput {
 }
 
 /** The door of one exporter. */
-export class Door {
+export class Door implements TimerHandler {
   readonly #engine: Engine;
   readonly #output: DoorOutput;
   readonly #digests: readonly number[];
@@ -43,8 +46,13 @@ export class Door {
   readonly #exports: RegisteredExport[];
   readonly #registry: Registry;
   readonly #listener: Listener;
-  readonly #visitors = new Map<number, Visitor>();
-  /** What waits until a session has ended. */
+  readonly #visitors = new Set<Visitor>();
+  /** Those that wait for a lane, by the token of their wish. */
+  readonly #preparing = new Map<number, Visitor>();
+  /** Sessions without a lane, and until when they stay so; in ms. */
+  readonly #leases = new Map<Session, number>();
+  #isWatching = false;
+  /** What waits until a session has ended, by its key. */
   readonly #afterEnd = new Map<string, (() => void)[]>();
   #nextToken = 1;
 
@@ -76,7 +84,7 @@ export class Door {
   /** Accepts nobody any more, and sends away who is at the door. */
   stop(): void {
     this.#listener.close();
-    for (const visitor of this.#visitors.values()) visitor.dismiss();
+    for (const visitor of this.#visitors) visitor.dismiss();
   }
 
   /** A message from the data-path Worker. */
@@ -87,9 +95,14 @@ export class Door {
       case "unprepared":
         return this.#unprepared(message.token, message.status, message.text);
       case "fencing":
-        return this.#visitors.get(message.token)?.fencing(message.executing);
+        return this.#preparing.get(message.token)?.fencing(message.executing);
       case "lost":
         return this.#lost(message.session, message.lane, message.generation);
+      case "ending":
+        return this.#ending(message.session, message.executing);
+      case "closed":
+        this.#ended(message.session);
+        return this.#output.say({ say: "release", session: message.session });
       case "ended":
         return this.#ended(message.session);
       case "nbdOpen":
@@ -112,6 +125,7 @@ export class Door {
   /** @ignore by {@link Visitor}: it asked for a session. */
   open(visitor: Visitor, request: OpenRequest): void {
     const decision = this.#registry.open(request, visitor.address);
+    if (decision.kind === "end first") visitor.waitsFor = decision.session;
     this.#decided(decision, () => visitor.isWaiting && this.open(visitor, request), (refusal) => {
       visitor.refuse(refusal);
     }, (session) => {
@@ -125,20 +139,25 @@ export class Door {
   join(visitor: Visitor, request: JoinRequest): void {
     const decision = this.#registry.join(request);
     if (decision.kind === "refused") return visitor.refuse(decision);
+    // One that still waits for this lane has a lower generation, and would wait for ever.
+    const text = "The lane was joined with a higher generation";
+    this.#refuseWaiting(decision.session, request.lane, Status.OLD_GENERATION, text);
     decision.session.lanes.set(request.lane, { generation: request.generation, connected: true });
+    this.#leases.delete(decision.session);
     visitor.begin(decision.session, FrameType.JOIN, request.lane, request.generation);
     this.#prepare(visitor, request.depth, request.maxPayload, request.fresh);
   }
 
   /** @ignore by {@link Visitor}: it has gone, perhaps with a lane that was being prepared. */
   left(visitor: Visitor): void {
-    this.#visitors.delete(visitor.token);
-    if (visitor.session !== null) this.#lost(visitor.session.id, visitor.lane, visitor.generation);
+    this.#visitors.delete(visitor);
+    this.#preparing.delete(visitor.token);
+    if (visitor.session !== null) this.#lost(visitor.session.key, visitor.lane, visitor.generation);
   }
 
   /** @ignore by {@link Visitor}: its socket is free to be handed over. */
   connect(visitor: Visitor, fd: number): void {
-    this.#visitors.delete(visitor.token);
+    this.#visitors.delete(visitor);
     const session = visitor.session!;
     const one = session.export;
     const grant = encodeGrant({
@@ -154,7 +173,7 @@ export class Door {
     });
     this.#output.say({
       say: "connect",
-      session: session.id,
+      session: session.key,
       lane: visitor.lane,
       generation: visitor.generation,
       fd,
@@ -182,23 +201,25 @@ export class Door {
       this.#output.log("warning", `Refused ${address}: ${VISITORS_MAX} connections are at the door already`);
       return;
     }
-    const token = this.#nextToken++;
-    const visitor = new Visitor(this, this.#engine, token, address, this.#digests);
+    const visitor = new Visitor(this, this.#engine, address, this.#digests);
     const stream = this.#engine.streams.open(fd, visitor);
     if (stream === null) {
       close(fd);
       return;
     }
-    this.#visitors.set(token, visitor);
+    this.#visitors.add(visitor);
+    this.#watch();
     visitor.start(stream);
   }
 
   #prepare(visitor: Visitor, depth: number | null, maxPayload: number | null, fresh: boolean): void {
     const session = visitor.session!;
+    visitor.token = this.#nextToken++;
+    this.#preparing.set(visitor.token, visitor);
     this.#output.say({
       say: "prepare",
       token: visitor.token,
-      session: session.id,
+      session: session.key,
       export: session.export.index,
       readOnly: session.access !== Access.READ_WRITE,
       lane: visitor.lane,
@@ -209,16 +230,31 @@ export class Door {
   }
 
   #prepared(token: number, depth: number, maxPayload: number): void {
-    this.#visitors.get(token)?.prepared(depth, maxPayload);
+    const visitor = this.#preparing.get(token);
+    this.#preparing.delete(token);
+    visitor?.prepared(depth, maxPayload);
   }
 
   #unprepared(token: number, status: number, text: string): void {
-    const visitor = this.#visitors.get(token);
+    const visitor = this.#preparing.get(token);
     if (visitor === undefined) return;
     const { session, lane, generation } = visitor;
+    this.#withdraw(visitor, status, text);
+    this.#lost(session!.key, lane, generation);
+  }
+
+  /** Refuses a visitor the lane that it was promised. */
+  #withdraw(visitor: Visitor, status: number, text: string): void {
+    this.#preparing.delete(visitor.token);
     visitor.session = null;
     visitor.refuse({ kind: "refused", status, text, current: null });
-    this.#lost(session!.id, lane, generation);
+  }
+
+  /** Refuses those that still wait for a lane of the session; -1: for any. */
+  #refuseWaiting(session: Session, lane: number, status: number, text: string): void {
+    for (const visitor of this.#visitors) {
+      if (visitor.session === session && (lane < 0 || visitor.lane === lane)) this.#withdraw(visitor, status, text);
+    }
   }
 
   /** Carries out what the registry decided. */
@@ -245,30 +281,37 @@ export class Door {
 
   /** Ends a session; `then` is called when nothing of it is left. */
   #end(session: Session, fenced: boolean, then: () => void): void {
-    const waiting = this.#afterEnd.get(session.id) ?? [];
+    const waiting = this.#afterEnd.get(session.key) ?? [];
     waiting.push(then);
-    this.#afterEnd.set(session.id, waiting);
+    this.#afterEnd.set(session.key, waiting);
     if (session.ending) return;
     session.ending = true;
+    this.#leases.delete(session);
     if (fenced) {
       this.#output.log("warning", `"${session.export.name}" is taken from ${session.holder} at ${session.address}`);
     }
-    this.#output.say({ say: "end", session: session.id, fenced });
+    this.#output.say({ say: "end", session: session.key, fenced });
   }
 
-  #ended(id: string): void {
-    const session = this.#registry.find(id);
+  #ending(key: string, executing: number): void {
+    for (const visitor of this.#visitors) if (visitor.waitsFor?.key === key) visitor.fencing(executing);
+  }
+
+  #ended(key: string): void {
+    const session = this.#registry.findKey(key);
     if (session !== null) {
       this.#registry.end(session);
+      this.#leases.delete(session);
+      this.#refuseWaiting(session, -1, Status.NO_SESSION, "The session has ended");
       this.#output.log("info", `${session.holder} at ${session.address} left "${session.export.name}"`);
     }
-    const waiting = this.#afterEnd.get(id) ?? [];
-    this.#afterEnd.delete(id);
+    const waiting = this.#afterEnd.get(key) ?? [];
+    this.#afterEnd.delete(key);
     for (const then of waiting) then();
   }
 
-  #lost(id: string, laneNumber: number, generation: number): void {
-    const session = this.#registry.find(id);
+  #lost(key: string, laneNumber: number, generation: number): void {
+    const session = this.#registry.findKey(key);
     const lane = session?.lanes.get(laneNumber);
     if (session === null || lane === undefined || lane.generation !== generation) return;
     lane.connected = false;
@@ -278,11 +321,27 @@ export class Door {
       "warning",
       `${session.holder} at ${session.address} lost its connection to "${session.export.name}"`,
     );
-    const expire = () => {
-      const isLost = lane.generation === generation && !lane.connected;
-      if (isLost && this.#registry.find(id) === session) this.#end(session, false, () => {});
-    };
-    this.#engine.timers.schedule({ expire }, 0, this.#engine.now + session.leaseMs);
+    this.#leases.set(session, this.#engine.now + session.leaseMs);
+    this.#watch();
+  }
+
+  /** Looks after visitors and leases, as long as there are any. */
+  #watch(): void {
+    if (this.#isWatching) return;
+    this.#isWatching = true;
+    this.#engine.timers.schedule(this, 0, this.#engine.now + WATCH_MS);
+  }
+
+  /** @ignore by the timer of the watch */
+  expire(): void {
+    this.#isWatching = false;
+    for (const visitor of this.#visitors) visitor.watch();
+    for (const [session, deadlineMs] of this.#leases) {
+      if (this.#engine.now < deadlineMs) continue;
+      this.#leases.delete(session);
+      this.#end(session, false, () => {});
+    }
+    if (this.#visitors.size > 0 || this.#leases.size > 0) this.#watch();
   }
 
   #nbdOpen(one: RegisteredExport, address: string): void {
@@ -299,144 +358,5 @@ export class Door {
         answer(null);
       },
     );
-  }
-}
-
-/** One connection at the door. */
-export class Visitor implements StreamOwner {
-  readonly token: number;
-  readonly address: string;
-  machine!: ExporterDoor;
-  /** The session whose lane it is going to be, once that is decided. */
-  session: Session | null = null;
-  lane = 0;
-  generation = 0;
-  answerType = 0;
-  depth = 0;
-  maxPayload = 0;
-  readonly #door: Door;
-  readonly #engine: Engine;
-  readonly #digests: readonly number[];
-  #stream: Stream | null = null;
-  #isPrepared = false;
-  #executing = 0;
-  /** Since when it has been waiting for us or we for it. */
-  #sinceMs: number;
-
-  constructor(door: Door, engine: Engine, token: number, address: string, digests: readonly number[]) {
-    this.#door = door;
-    this.#engine = engine;
-    this.token = token;
-    this.address = address;
-    this.#digests = digests;
-    this.#sinceMs = engine.now;
-  }
-
-  /** Whether it still waits for the answer to its OPEN or JOIN. */
-  get isWaiting(): boolean {
-    return this.#stream !== null && this.#stream.isOpen && this.machine.isPending;
-  }
-
-  /** Begins to listen to it. */
-  start(stream: Stream): void {
-    this.#stream = stream;
-    const config = { ciphers: [Cipher.NONE], digests: [...this.#digests] };
-    this.machine = new ExporterDoor(this.#engine.arena, this.#engine.arena, stream.scratchAt, config, {
-      transmit: (at, bytes) => stream.transmit(at, bytes),
-      list: (after) => this.#door.list(after),
-      describe: (name) => this.#door.describe(name),
-      open: (request) => {
-        this.#door.open(this, request);
-        this.#watch();
-      },
-      join: (request) => {
-        this.#door.join(this, request);
-        this.#watch();
-      },
-    });
-    this.#engine.timers.schedule({ expire: () => this.#checkTime() }, 0, this.#engine.now + HANDSHAKE_TIME_MS);
-    stream.start(this.machine);
-  }
-
-  /** A lane is being prepared for it. */
-  begin(session: Session, answerType: number, lane: number, generation: number): void {
-    this.session = session;
-    this.answerType = answerType;
-    this.lane = lane;
-    this.generation = generation;
-  }
-
-  refuse(refusal: Refusal): void {
-    if (!this.isWaiting) return;
-    this.#door.log("info", `Refused ${this.address}: ${refusal.text}`);
-    this.machine.refuse(refusal.status, refusal.text, refusal.current);
-    this.#sinceMs = this.#engine.now;
-    this.#stream!.resume();
-  }
-
-  fencing(executing: number): void {
-    this.#executing = executing;
-  }
-
-  prepared(depth: number, maxPayload: number): void {
-    this.depth = depth;
-    this.maxPayload = maxPayload;
-    this.#isPrepared = true;
-    this.#handOver();
-  }
-
-  /** Ends the connection. */
-  dismiss(): void {
-    this.#stream?.close();
-  }
-
-  onHeard(): void {
-    this.#sinceMs = this.#engine.now;
-  }
-
-  onSent(): void {}
-
-  onDrained(): void {
-    if (this.#isPrepared) this.#handOver();
-  }
-
-  onClosed(): void {
-    const error = this.machine.error;
-    if (error !== 0) this.#door.log("warning", `${this.address} was sent away: ${protocolErrorText(error)}`);
-    this.#stream = null;
-    this.#door.left(this);
-  }
-
-  #handOver(): void {
-    if (!this.isWaiting) return;
-    const fd = this.#stream!.detach();
-    // A FENCING frame is still being sent: again when it is.
-    if (fd < 0) return;
-    this.#stream = null;
-    this.#door.connect(this, fd);
-  }
-
-  /** Says FENCING every second while it waits. */
-  #watch(): void {
-    if (!this.isWaiting) return;
-    const tell = () => {
-      if (!this.isWaiting || this.#isPrepared) return;
-      this.machine.fencing(this.#executing);
-      this.#watch();
-    };
-    this.#engine.timers.schedule({ expire: tell }, 0, this.#engine.now + FENCING_INTERVAL_MS);
-  }
-
-  #checkTime(): void {
-    if (this.#stream === null) return;
-    const now = this.#engine.now;
-    if (this.isWaiting) this.#sinceMs = now;
-    if (now - this.#sinceMs >= HANDSHAKE_TIME_MS) {
-      this.#door.log("info", `${this.address} was sent away: it said nothing for ${HANDSHAKE_TIME_MS / 1000} s`);
-      this.#stream.close();
-      return;
-    }
-    const deadline = this.#sinceMs + HANDSHAKE_TIME_MS;
-    this.#engine.timers.schedule({ expire: () => this.#checkTime() }, 0, Math.max(deadline, now + 1));
   }
 }

@@ -79,7 +79,7 @@ export type DoorStatus = readonly { readonly holder: string; readonly address: s
 /** What door and Worker report to the main isolate. */
 export type ThreadEvent = { readonly event: "log"; readonly level: "info" | "warning"; readonly text: string };
 
-/** From the door to the data-path Worker. */
+/** From the door to the data-path Worker. Sessions are named by their keys. */
 export type ToData =
   /** Make the lane or fence it, and reserve what it needs; answered by `prepared`, `unprepared` and `fencing`. */
   | {
@@ -107,16 +107,22 @@ export type ToData =
   }
   /** End the session; answered by `ended` when nothing of it executes any more. */
   | { readonly say: "end"; readonly session: string; readonly fenced: boolean }
+  /** Answer to `closed`: the door has forgotten the session, and its client may be told. */
+  | { readonly say: "release"; readonly session: string }
   /** Answer to `nbdOpen`: null is yes. */
   | { readonly say: "nbdOpened"; readonly export: number; readonly refusal: string | null };
 
-/** From the data-path Worker to the door. */
+/** From the data-path Worker to the door. Sessions are named by their keys. */
 export type ToDoor =
   | { readonly say: "prepared"; readonly token: number; readonly depth: number; readonly maxPayload: number }
   | { readonly say: "unprepared"; readonly token: number; readonly status: number; readonly text: string }
   | { readonly say: "fencing"; readonly token: number; readonly executing: number }
   /** The lane has no connection any more. */
   | { readonly say: "lost"; readonly session: string; readonly lane: number; readonly generation: number }
+  /** The session is being ended, and waits for requests that execute; said again and again. */
+  | { readonly say: "ending"; readonly session: string; readonly executing: number }
+  /** The client has closed its session, and nothing of it executes any more; answered by `release`. */
+  | { readonly say: "closed"; readonly session: string }
   /** Nothing of the session is left. */
   | { readonly say: "ended"; readonly session: string }
   /** An NBD client wants the export, and no other does yet. */

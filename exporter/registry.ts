@@ -36,6 +36,8 @@ export interface RegisteredExport {
 export interface Session {
   /** 32 hexadecimal digits; or what names an NBD front-end's connections together. */
   readonly id: string;
+  /** Names this session alone: one that begins after its end may have the same id. */
+  readonly key: string;
   readonly export: RegisteredExport;
   /** An {@link Access}. */
   readonly access: number;
@@ -76,6 +78,7 @@ export class Registry {
   readonly #exports = new Map<string, RegisteredExport>();
   readonly #sorted: RegisteredExport[];
   readonly #sessions = new Map<string, Session>();
+  #opened = 0;
 
   /** @param instance 16 random bytes, drawn at the start of the process */
   constructor(instance: Uint8Array, exports: readonly RegisteredExport[]) {
@@ -128,6 +131,12 @@ export class Registry {
     return this.#sessions.get(id) ?? null;
   }
 
+  /** The session of this key, or null. */
+  findKey(key: string): Session | null {
+    for (const session of this.#sessions.values()) if (session.key === key) return session;
+    return null;
+  }
+
   /** All sessions of an export. */
   sessionsOf(one: RegisteredExport): Session[] {
     return [...this.#sessions.values()].filter((session) => session.export === one);
@@ -154,6 +163,7 @@ export class Registry {
     }
     const session: Session = {
       id,
+      key: `${id}.${++this.#opened}`,
       export: one,
       access: request.access,
       holder: request.holder,
@@ -170,6 +180,7 @@ export class Registry {
     return this.#admit(
       {
         id,
+        key: id,
         export: one,
         access: accessOf(one),
         holder: "NBD clients",
@@ -188,7 +199,7 @@ export class Registry {
     const session = this.find(hexOf(request.session));
     if (session === null || session.ending) return refusal(Status.NO_SESSION, "There is no such session");
     if (request.lane >= LANES_GRANTED) {
-      return refusal(Status.INVALID, `The session was granted ${LANES_GRANTED} lane(s), not lane ${request.lane}`);
+      return refusal(Status.BAD_REQUEST, `The session was granted ${LANES_GRANTED} lane(s), not lane ${request.lane}`);
     }
     const lane = session.lanes.get(request.lane);
     if (lane !== undefined && request.generation <= lane.generation) {

@@ -148,7 +148,7 @@ Deno.test("a lane is joined only with a higher generation, in a session that is 
   assert.equal(refusedBy(join(0, 1)).status, Status.OLD_GENERATION);
   assert.equal(join(0, 2).kind, "granted");
   assert.equal(refusedBy(join(0, 2, 5)).status, Status.NO_SESSION);
-  assert.equal(refusedBy(join(1, 1)).status, Status.INVALID);
+  assert.equal(refusedBy(join(1, 1)).status, Status.BAD_REQUEST);
   session.ending = true;
   assert.equal(refusedBy(join(0, 3)).status, Status.NO_SESSION);
 });
