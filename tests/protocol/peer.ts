@@ -1,0 +1,400 @@
+/**
+ * A raw peer over TCP: says exactly what a test wants it to say, in the pieces it wants, and checks every frame that it
+ * receives. The client's end by default; a scripted exporter uses it for the other end.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { FrameType, REPLY } from "../../protocol/wire.ts";
+import { Status } from "../../protocol/status.ts";
+import { Tlv } from "../../protocol/tlv.ts";
+import {
+  type Frame,
+  frame,
+  type FrameFields,
+  HEADER,
+  hello,
+  join,
+  randomOf,
+  readHeader,
+  readTlvs,
+  tag,
+  tagBytes,
+  tlv,
+  tlv16,
+  tlv32,
+  tlvText,
+} from "./bytes.ts";
+
+/**
+ * How the bytes of a message reach the wire: in one write; each byte in one of its own; in pieces of random length; or
+ * with the beginning of the next message behind them.
+ */
+export type Feeding = "whole" | "bytes" | "pieces" | "trailing";
+
+/** A message that takes longer than this means that the other side hangs. Not a claim about speed. */
+const PATIENCE_MS = 20_000;
+/** Of a long message, byte by byte, these first and last ones go singly: the rest is payload, which is all alike. */
+const SINGLE_BYTES = 400;
+/** Token of the PINGs that trail behind other frames. */
+const TRAILING_TOKEN = 0x7ea1;
+
+/** Where to connect, and how to talk. */
+export interface PeerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly digest: number;
+  readonly feeding: Feeding;
+  readonly seed: number;
+}
+
+/** One connection. */
+export class Peer {
+  readonly digest: number;
+  readonly connection: Deno.TcpConn;
+  /** The number of the next frame of each direction. */
+  sent = 0;
+  received = 0;
+  /** The lane that frames of the lane phase name. */
+  lane = 0;
+  /** Whether PINGs are answered and trailing PONGs taken by the way. */
+  answersPings = true;
+  readonly #feeding: Feeding;
+  readonly #random: () => number;
+  #inLane = false;
+  #buffer: Uint8Array = new Uint8Array(0);
+  #trailing: Uint8Array | null = null;
+  #awaitsPong = false;
+  #closed = false;
+
+  constructor(connection: Deno.TcpConn, options: Pick<PeerOptions, "digest" | "feeding" | "seed">) {
+    this.connection = connection;
+    this.digest = options.digest;
+    this.#feeding = options.feeding;
+    this.#random = randomOf(options.seed);
+  }
+
+  /** Connects and says nothing. */
+  static async connect(options: PeerOptions): Promise<Peer> {
+    const connection = await Deno.connect({ hostname: options.host, port: options.port });
+    connection.setNoDelay(true);
+    return new Peer(connection, options);
+  }
+
+  /** Connects and says hello; the exporter must agree. */
+  static async greet(options: PeerOptions): Promise<Peer> {
+    const peer = await Peer.connect(options);
+    await peer.write(hello(helloBody(options.digest)));
+    const answer = await peer.helloAnswer();
+    assert.equal(answer.version, 1);
+    assert.equal(answer.status, Status.OK);
+    assert.deepEqual(answer.digests, [options.digest]);
+    assert.deepEqual(answer.ciphers, [0]);
+    return peer;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Cuts the connection. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.connection.close();
+  }
+
+  /** From now on frames name their lane, and other frames may trail behind one. */
+  enterLane(lane: number): void {
+    this.lane = lane;
+    this.#inLane = true;
+  }
+
+  /** Bytes of a prefix. */
+  get prefixBytes(): number {
+    return HEADER + 2 * tagBytes(this.digest);
+  }
+
+  /** The next frame, without sending it: it counts as sent. */
+  next(fields: FrameFields): Uint8Array {
+    return frame(this.digest, this.sent++, { lane: this.lane, ...fields });
+  }
+
+  /** Sends a frame, fed as this peer feeds. */
+  async send(fields: FrameFields): Promise<void> {
+    const bytes = this.next(fields);
+    if (this.#feeding !== "trailing" || !this.#inLane) return await this.write(bytes);
+    const ahead = this.#trailing ?? new Uint8Array(0);
+    if (this.#awaitsPong && this.#trailing === null) return await this.write(bytes);
+    if (this.#trailing !== null) {
+      this.#trailing = null;
+      return await this.#writeAll(join(ahead, bytes));
+    }
+    this.#awaitsPong = true;
+    const ping = this.next({ type: FrameType.PING, offset: TRAILING_TOKEN });
+    const cut = 1 + Math.floor(this.#random() * (ping.length - 1));
+    this.#trailing = ping.slice(cut);
+    await this.#writeAll(join(bytes, ping.slice(0, cut)));
+  }
+
+  /** Sends bytes, fed as this peer feeds. */
+  async write(bytes: Uint8Array): Promise<void> {
+    await this.flush();
+    if (this.#feeding === "bytes") {
+      const tail = Math.max(SINGLE_BYTES, bytes.length - 16);
+      for (let i = 0; i < Math.min(SINGLE_BYTES, bytes.length); i++) await this.#writeAll(bytes.subarray(i, i + 1));
+      if (tail > SINGLE_BYTES) await this.#writeAll(bytes.subarray(SINGLE_BYTES, tail));
+      for (let i = tail; i < bytes.length; i++) await this.#writeAll(bytes.subarray(i, i + 1));
+    } else if (this.#feeding === "pieces") {
+      for (let at = 0; at < bytes.length;) {
+        const most = this.#random() < 0.5 ? 60 : bytes.length / 3;
+        const piece = 1 + Math.floor(this.#random() * most);
+        await this.#writeAll(bytes.subarray(at, at + piece));
+        at += piece;
+      }
+    } else {
+      await this.#writeAll(bytes);
+    }
+  }
+
+  /** Sends what trails behind the last frame. */
+  async flush(): Promise<void> {
+    const rest = this.#trailing;
+    this.#trailing = null;
+    if (rest !== null) await this.#writeAll(rest);
+  }
+
+  /** The answer to the hello. */
+  async helloAnswer() {
+    const head = await this.#take(16);
+    assert.equal(new TextDecoder().decode(head.subarray(0, 8)), "DSTREPLY");
+    const view = new DataView(head.buffer, head.byteOffset);
+    assert.equal(view.getUint16(10, true), 0);
+    const tlvs = readTlvs(await this.#take(view.getUint32(12, true)));
+    const numbers = (type: number) => {
+      const value = tlvs.get(type)?.[0].slice();
+      return value === undefined ? null : [...new Uint16Array(value.buffer)];
+    };
+    return {
+      version: view.getUint16(8, true),
+      status: new Uint32Array(tlvs.get(Tlv.STATUS)![0].slice().buffer)[0],
+      ciphers: numbers(Tlv.CIPHERS),
+      digests: numbers(Tlv.DIGESTS),
+      text: new TextDecoder().decode(tlvs.get(Tlv.TEXT)?.[0]),
+    };
+  }
+
+  /** The next frame. PINGs are answered and trailing PONGs dropped on the way, unless `answersPings` is off. */
+  async receive(): Promise<Frame> {
+    await this.flush();
+    for (;;) {
+      const next = await this.#receiveAny();
+      if (this.#awaitsPong && next.type === (FrameType.PING | REPLY) && next.offset === TRAILING_TOKEN) {
+        this.#awaitsPong = false;
+        continue;
+      }
+      if (!this.answersPings || next.type !== FrameType.PING) return next;
+      await this.write(this.next({ type: FrameType.PING | REPLY, offset: next.offset }));
+    }
+  }
+
+  /** Sends a frame and takes the next one as its answer. */
+  async call(fields: FrameFields): Promise<Frame> {
+    await this.send(fields);
+    return await this.receive();
+  }
+
+  /** Expects that the other side ends the connection without one more frame (PINGs and PONGs apart). */
+  async ended(): Promise<void> {
+    for (;;) {
+      const bytes = await this.#read();
+      if (bytes === null) break;
+      this.#buffer = join(this.#buffer, bytes);
+    }
+    while (this.#buffer.length > 0) {
+      const { type } = await this.#receiveAny();
+      assert.ok(type === FrameType.PING || type === (FrameType.PING | REPLY), `a frame of type ${type} came`);
+    }
+    this.close();
+  }
+
+  /** Exactly so many bytes. */
+  async take(bytes: number): Promise<Uint8Array> {
+    return await this.#take(bytes);
+  }
+
+  async #receiveAny(): Promise<Frame> {
+    const tagLength = tagBytes(this.digest);
+    const prefix = await this.#take(this.prefixBytes);
+    assert.deepEqual(
+      prefix.slice(HEADER + tagLength),
+      tag(this.digest, prefix.slice(0, HEADER + tagLength)),
+      "the header's tag",
+    );
+    const { payloadBytes, ...header } = readHeader(prefix, this.received++);
+    const payload = await this.#take(payloadBytes);
+    const expected = payloadBytes === 0 ? new Uint8Array(tagLength) : tag(this.digest, payload);
+    assert.deepEqual(prefix.slice(HEADER, HEADER + tagLength), expected, "the payload's tag");
+    return { ...header, payload };
+  }
+
+  async #take(count: number): Promise<Uint8Array> {
+    if (this.#buffer.length < count) {
+      const pieces = [this.#buffer];
+      let have = this.#buffer.length;
+      while (have < count) {
+        const bytes = await this.#read();
+        if (bytes === null) throw new EndOfStream(`The connection ended ${have} bytes into ${count}`);
+        pieces.push(bytes);
+        have += bytes.length;
+      }
+      this.#buffer = join(...pieces);
+    }
+    const taken = this.#buffer.slice(0, count);
+    this.#buffer = this.#buffer.subarray(count);
+    return taken;
+  }
+
+  /** Some bytes, or null at the end of the stream, a reset included. */
+  async #read(): Promise<Uint8Array | null> {
+    const bytes = new Uint8Array(65536);
+    const timer = setTimeout(() => this.close(), PATIENCE_MS);
+    try {
+      const count = await this.connection.read(bytes);
+      return count === null ? null : bytes.subarray(0, count);
+    } catch (error) {
+      if (this.#closed) throw new Error(`Nothing came for ${PATIENCE_MS} ms`, { cause: error });
+      if (error instanceof Deno.errors.ConnectionReset) return null;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Writes everything. That the other side has ended the connection is seen when reading. */
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    try {
+      for (let at = 0; at < bytes.length;) at += await this.connection.write(bytes.subarray(at));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.ConnectionReset || error instanceof Deno.errors.BrokenPipe)) throw error;
+    }
+  }
+}
+
+/** The connection ended where more was expected. */
+export class EndOfStream extends Error {
+  override name = "EndOfStream";
+}
+
+/** The TLVs of a hello that offers one digest and no cipher. */
+export function helloBody(digest: number): Uint8Array {
+  return join(tlv16(Tlv.CIPHERS, [0], 1), tlv16(Tlv.DIGESTS, [digest], 1));
+}
+
+/** What an OPEN asks for. */
+export interface OpenFields {
+  readonly session?: Uint8Array;
+  /** 0 read, 1 read-write. */
+  readonly access?: number;
+  readonly holder?: string;
+  readonly leaseMs?: number;
+  readonly depth?: number;
+  readonly maxPayload?: number;
+  readonly lanes?: number;
+  readonly steal?: boolean;
+  /** Storage, durability, u64 write epoch: 40 bytes. */
+  readonly resume?: Uint8Array;
+}
+
+/** The TLVs of OPEN. */
+export function openTlvs(name: string, fields: OpenFields = {}): Uint8Array {
+  const pieces = [
+    tlvText(Tlv.EXPORT, name),
+    tlv(Tlv.SESSION, fields.session ?? crypto.getRandomValues(new Uint8Array(16))),
+    tlv32(Tlv.ACCESS, [fields.access ?? 1]),
+    tlvText(Tlv.HOLDER, fields.holder ?? "the suite"),
+  ];
+  const wishes = [
+    [Tlv.LEASE, fields.leaseMs],
+    [Tlv.DEPTH, fields.depth],
+    [Tlv.PAYLOAD, fields.maxPayload],
+    [Tlv.LANES, fields.lanes],
+  ] as const;
+  for (const [type, value] of wishes) if (value !== undefined) pieces.push(tlv32(type, [value]));
+  if (fields.steal) pieces.push(tlv(Tlv.STEAL, [], 1));
+  if (fields.resume !== undefined) pieces.push(tlv(Tlv.RESUME, fields.resume, 1));
+  return join(...pieces);
+}
+
+/** What a JOIN asks for. */
+export interface JoinFields {
+  readonly lane?: number;
+  readonly generation: number;
+  readonly fresh?: boolean;
+}
+
+/** The TLVs of JOIN. */
+export function joinTlvs(session: Uint8Array, fields: JoinFields): Uint8Array {
+  return join(
+    tlv(Tlv.SESSION, session),
+    tlv32(Tlv.LANE, [fields.lane ?? 0]),
+    tlv32(Tlv.GENERATION, [fields.generation]),
+    fields.fresh ? tlv(Tlv.FRESH, [], 1) : new Uint8Array(0),
+  );
+}
+
+/** What a successful OPEN or JOIN grants. Sizes in bytes. */
+export interface GrantFields {
+  readonly size: number;
+  readonly logicalBlock: number;
+  readonly physicalBlock: number;
+  readonly optimalIo: number;
+  readonly discardGranularity: number;
+  readonly access: number;
+  readonly features: number;
+  readonly slots: number;
+  readonly maxPayload: number;
+  readonly payloadBytes: number;
+  readonly leaseMs: number;
+  readonly lanes: number;
+  readonly instance: Uint8Array;
+  readonly durability: Uint8Array;
+  readonly storage: Uint8Array;
+  readonly writeEpoch: bigint;
+}
+
+/** Reads SIZE, BLOCKS, ACCESS, FEATURES, IDENTITIES and, where they are there, CREDITS, LEASE and LANES. */
+export function readGrant(payload: Uint8Array): GrantFields {
+  const tlvs = readTlvs(payload);
+  const view = (type: number, bytes: number) => {
+    const values = tlvs.get(type);
+    if (values === undefined) return new DataView(new ArrayBuffer(bytes));
+    assert.equal(values.length, 1, `TLV ${type} stands once`);
+    assert.equal(values[0].length, bytes, `the length of TLV ${type}`);
+    return new DataView(values[0].buffer, values[0].byteOffset, bytes);
+  };
+  for (const type of [Tlv.SIZE, Tlv.BLOCKS, Tlv.ACCESS, Tlv.FEATURES, Tlv.IDENTITIES]) {
+    assert.ok(tlvs.has(type), `TLV ${type} is there`);
+  }
+  const blocks = view(Tlv.BLOCKS, 16);
+  const credits = view(Tlv.CREDITS, 16);
+  const identities = tlvs.get(Tlv.IDENTITIES)![0];
+  return {
+    size: Number(view(Tlv.SIZE, 8).getBigUint64(0, true)),
+    logicalBlock: blocks.getUint32(0, true),
+    physicalBlock: blocks.getUint32(4, true),
+    optimalIo: blocks.getUint32(8, true),
+    discardGranularity: blocks.getUint32(12, true),
+    access: view(Tlv.ACCESS, 4).getUint32(0, true),
+    features: Number(view(Tlv.FEATURES, 8).getBigUint64(0, true)),
+    slots: credits.getUint32(0, true),
+    maxPayload: credits.getUint32(4, true),
+    payloadBytes: Number(credits.getBigUint64(8, true)),
+    leaseMs: view(Tlv.LEASE, 4).getUint32(0, true),
+    lanes: view(Tlv.LANES, 4).getUint32(0, true),
+    instance: identities.slice(0, 16),
+    durability: identities.slice(16, 32),
+    storage: identities.slice(32, 48),
+    writeEpoch: view(Tlv.IDENTITIES, 56).getBigUint64(48, true),
+  };
+}
