@@ -2,63 +2,115 @@ import assert from "node:assert/strict";
 import { Command, NbdError } from "../../protocol/nbd/wire.ts";
 import { findProgram } from "../packages.ts";
 import { CLIENT_FLAGS } from "./client.ts";
-import { type Exporter, Place } from "./place.ts";
-import { RawClient } from "./raw_client.ts";
-import { clientTest, fail, fioVerifies, mapOf, QemuIo, qemuIo, qemuIoFails, run, succeed } from "./tools.ts";
+import { type NbdTarget, Place } from "./place.ts";
+import { RawClient, RefusedError } from "./raw_client.ts";
+import {
+  clientTest,
+  fail,
+  fioVerifies,
+  type MapEntry,
+  mapOf,
+  QemuIo,
+  qemuIo,
+  qemuIoFails,
+  run,
+  succeed,
+} from "./tools.ts";
 
 const MIB = 1024 * 1024;
 const LOOPS = ["uring", "poll"] as const;
 /** Clients that come and vanish. */
 const ROUNDS = 200;
-/** Clients that can be in transmission at once, of the 62 that the slots of the exporter's Worker suffice for. */
-const CLIENTS_AT_ONCE = 55;
+/** Clients that can be in transmission at once: the slots of the exporter's Worker suffice for 62. */
+const CLIENTS_OF_EXPORTER = 55;
+/** And those of an attachment for 32. */
+const CLIENTS_OF_ATTACHMENT = 30;
+
+/** How often a client is refused at most before others must have gone, and how long it waits then. */
+const REFUSALS_MAX = 1000;
+const REFUSED_WAIT_MS = 10;
+
+/**
+ * A client that is refused as long as those that vanished still hold memory: what they began must end first, for their
+ * memory is in use until then.
+ */
+async function connectPatiently(target: NbdTarget): Promise<RawClient> {
+  for (let refusals = 0; refusals < REFUSALS_MAX; refusals++) {
+    try {
+      return await RawClient.connect(target, "disk");
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, REFUSED_WAIT_MS));
+    }
+  }
+  throw new Error("the server has no memory any more");
+}
 
 /** A client comes, begins much, and is gone. */
-async function vanish(exporter: Exporter, round: number): Promise<void> {
+async function vanish(target: NbdTarget, round: number): Promise<void> {
   if (round % 10 === 0) {
-    const connection = await exporter.connect();
+    const connection = await target.connect();
     await connection.write(CLIENT_FLAGS.subarray(0, 1 + round % 4));
     connection.close();
     return;
   }
-  const client = await RawClient.connect(exporter, "disk");
+  const client = await connectPatiently(target);
   const begun = (async () => {
     for (let i = 0; i < round % 70; i++) await client.ask(Command.READ, i * MIB / 2, MIB / 2);
     await client.ask(Command.WRITE, 32 * MIB, 4 * MIB, new Uint8Array(round % 7 * 100_000));
   })().catch(() => {});
-  // As it takes no replies, the exporter may stop taking requests: then it goes while it is still asking.
+  // As it takes no replies, the server may stop taking requests: then it goes while it is still asking.
   await new Promise((resolve) => setTimeout(resolve, round % 8));
   client.close();
   await begun;
 }
 
+/** Many of them, while others work, on a disk of 64 MiB. */
+async function vanishMany(target: NbdTarget, clientsAtOnce: number): Promise<void> {
+  const uri = target.uri("disk");
+  const verified = run("fio", ...fioVerifies(uri, 2, 8), "--loops=8");
+  // Both its jobs are connected when each has written into its 8 MiB.
+  const isWritten = (map: MapEntry[], at: number) =>
+    map.some(({ type, offset, length }) => type === 0 && offset < at + 8 * MIB && offset + length > at);
+  let ended = false;
+  verified.then(() => ended = true);
+  for (let map: MapEntry[] = []; !ended && !(isWritten(map, 0) && isWritten(map, 8 * MIB));) map = await mapOf(uri);
+  for (let round = 0; round < ROUNDS; round += 4) {
+    await Promise.all([0, 1, 2, 3].map((i) => vanish(target, round + i)));
+  }
+  const { code, stdout, stderr } = await verified;
+  assert.equal(code, 0, stdout + stderr);
+  for (let i = 0; i < 5; i++) {
+    const killed = new QemuIo(uri);
+    await killed.do("aio_write -P 1 16M 16M", /qemu-io>/);
+    await killed.kill();
+  }
+  // Were a slot lost each time, there would be none left; now there is room for as many as ever.
+  const clients = [];
+  for (let i = 0; i < clientsAtOnce; i++) clients.push(await connectPatiently(target));
+  for (const client of clients) assert.equal(await client.do(Command.FLUSH, 0, 0), 0);
+  for (const client of clients) client.close();
+  await qemuIo(uri, "write -P 9 0 1M", "read -P 9 0 1M");
+}
+
 for (const loop of LOOPS) {
+  const nbd = loop === "uring" ? "unix" : "tcp";
+
   clientTest(
     `clients that vanish in the middle disturb nobody and leave nothing behind: ${loop}`,
     () =>
       Place.use(async (place) => {
-        const nbd = loop === "uring" ? "unix" : "tcp";
         const exporter = await place.exporter(nbd, "disk=mem:64M", "--loop", loop);
-        const uri = exporter.uri("disk");
-        const verified = run("fio", ...fioVerifies(uri, 2, 8), "--loops=4");
-        for (let round = 0; round < ROUNDS; round += 4) {
-          await Promise.all([0, 1, 2, 3].map((i) => vanish(exporter, round + i)));
-        }
-        const { code, stdout, stderr } = await verified;
-        assert.equal(code, 0, stdout + stderr);
-        for (let i = 0; i < 5; i++) {
-          const killed = new QemuIo(uri);
-          await killed.do("aio_write -P 1 16M 16M", /qemu-io>/);
-          await killed.kill();
-        }
-        // Were a slot lost each time, there would be none left; now there is room for as many as ever.
-        const clients = [];
-        for (let i = 0; i < CLIENTS_AT_ONCE; i++) clients.push(await RawClient.connect(exporter, "disk"));
-        for (const client of clients) assert.equal(await client.do(Command.FLUSH, 0, 0), 0);
-        for (const client of clients) client.close();
-        await qemuIo(uri, "write -P 9 0 1M", "read -P 9 0 1M");
+        await vanishMany(exporter, CLIENTS_OF_EXPORTER);
       }),
   );
+
+  clientTest(`clients that vanish leave nothing behind in an attachment: ${loop}`, () =>
+    Place.use(async (place) => {
+      const exporter = await place.exporter("unix", "disk=mem:64M", "--loop", loop);
+      const attachment = await place.attachment(nbd, exporter, "disk", "--loop", loop);
+      await vanishMany(attachment, CLIENTS_OF_ATTACHMENT);
+    }));
 
   clientTest(`a client that does not take its replies holds nobody up: ${loop}`, () =>
     Place.use(async (place) => {
@@ -194,7 +246,9 @@ clientTest("an exporter that is told to end while clients work ends well", () =>
       const idle = new QemuIo(uri);
       await idle.do("write -P 5 31M 64k", /wrote 65536\/65536/);
       const busy = run("fio", ...fioVerifies(uri, 2, 8), "--time_based", "--runtime=30");
-      while ((await mapOf(uri)).length < 3);
+      let ended = false;
+      busy.then(() => ended = true);
+      while (!ended && (await mapOf(uri)).length < 3);
       const { code, stderr } = await exporter.daemon.stop();
       assert.equal(code, 0, stderr);
       assert.notEqual((await busy).code, 0);

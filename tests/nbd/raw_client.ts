@@ -16,13 +16,20 @@ const ACK = 1;
 /** From here on option replies are errors. */
 const FIRST_ERROR = 0x80000000;
 
+/** The server does not give the export. */
+export class RefusedError extends Error {}
+
 /** A connection in transmission, with simple replies. */
 export class RawClient {
   #cookie = 0;
 
   private constructor(readonly connection: Deno.Conn) {}
 
-  /** Connects and goes through the handshake. */
+  /**
+   * Connects and goes through the handshake.
+   *
+   * @throws {RefusedError} with the server's words
+   */
   static async connect(target: NbdTarget, name: string): Promise<RawClient> {
     const client = new RawClient(await target.connect());
     await client.read(GREETING_BYTES);
@@ -30,10 +37,12 @@ export class RawClient {
     await client.send(open(Option.GO, name));
     for (;;) {
       const reply = new DataView((await client.read(OPTION_REPLY_BYTES)).buffer);
-      await client.read(reply.getUint32(16));
+      const data = await client.read(reply.getUint32(16));
       const type = reply.getUint32(12);
-      assert(type < FIRST_ERROR, `the server refuses: ${type.toString(16)}`);
       if (type === ACK) return client;
+      if (type < FIRST_ERROR) continue;
+      client.close();
+      throw new RefusedError(new TextDecoder().decode(data));
     }
   }
 
