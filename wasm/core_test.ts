@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createCRC32, createXXHash64 } from "hash-wasm";
-import { Core, DIGEST_BYTES, DIGEST_INPUT_BYTES_MAX, makeArena, MEMORY_BYTES_MAX } from "./core.ts";
+import { type Core, DIGEST_BYTES, DIGEST_INPUT_BYTES_MAX, makeArena, MEMORY_BYTES_MAX } from "./core.ts";
 
 type Digest = "crc32c" | "crc32cPortable" | "xxh64";
 const DIGESTS: readonly Digest[] = ["crc32c", "crc32cPortable", "xxh64"];
