@@ -50,7 +50,10 @@ const COMMANDS: readonly Entry[] = [
   {
     name: "copy",
     summary: "copy a disk to or from an export",
-    load: async () => (await import("./client/command_copy.ts")).command,
+    load: async () => {
+      const { copyCommand } = await import("./client/command_copy.ts");
+      return copyCommand((await import("./exporter/local.ts")).openLocal);
+    },
   },
   {
     name: "bench",

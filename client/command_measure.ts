@@ -43,7 +43,8 @@ export const command: Command = {
     const json = args.has("--json");
     const seconds = args.integer("--seconds", 1, SECONDS_MAX) ?? SECONDS_DEFAULT;
     if (!json) {
-      writeOutput(`${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${"IOPS".padStart(10)}${"MB/s".padStart(10)}\n`);
+      const columns = ["IOPS", "MB/s", "P50 us", "P99 us", "CPU us/op"].map((title) => title.padStart(10)).join("");
+      writeOutput(`${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${columns}\n`);
     }
     await bench(
       { ...remote, ...sessionOptions(args), seconds, write: args.has("--write") },
@@ -53,10 +54,9 @@ export const command: Command = {
   },
 };
 
-function lineOf({ mix, depth, operations, bytes, elapsedMs }: BenchRow): string {
+function lineOf({ mix, depth, operations, bytes, elapsedMs, p50Us, p99Us, cpuUs }: BenchRow): string {
   const iops = Math.round(operations / elapsedMs * 1000);
   const megabytes = (bytes / elapsedMs / 1000).toFixed(1);
-  return `${mix.padEnd(MIX_COLUMNS)}${String(depth).padStart(6)}${String(iops).padStart(10)}${
-    megabytes.padStart(10)
-  }\n`;
+  const columns = [iops, megabytes, p50Us, p99Us, cpuUs].map((value) => String(value).padStart(10)).join("");
+  return `${mix.padEnd(MIX_COLUMNS)}${String(depth).padStart(6)}${columns}\n`;
 }

@@ -18,6 +18,9 @@ const PAGE_BYTES = 4096;
 /** How long devtmpfs may take to make the node, in milliseconds. */
 const NODE_WAIT_MS = 5000;
 const NODE_POLL_MS = 5;
+/** How long to wait until the driver has forgotten a device, in milliseconds. Who still has the dead disk open or mounted
+ * keeps its number taken, and nothing else. */
+const FORGET_MS = 2000;
 /** How long a user may be a passing one, in milliseconds: udev looks into every device that has changed. */
 const PASSING_MS = 2000;
 const PASSING_POLL_MS = 100;
@@ -146,8 +149,11 @@ export class UblkDevice {
   /** Forgets a stopped device whose queue has ended. */
   async delete(): Promise<void> {
     close(this.charFd);
+    // The driver removes the device first, and then only waits: closing the control device cuts that short.
+    const deleted = this.#control.deleteDevice(this.id);
+    deleted.catch(() => {});
     try {
-      await this.#control.deleteDevice(this.id);
+      await Promise.race([deleted, sleep(FORGET_MS)]);
     } finally {
       this.#control.close();
     }
