@@ -12,8 +12,7 @@ import { Timers } from "./timers.ts";
 
 /** Streams of one engine: every connection of every client of one Worker. */
 const STREAMS_MAX = 1024;
-/** Timers of one engine: one for each stream's last words, a few for each lane and connection, and one for each slot
- * that a delay layer holds. */
+/** Timers of one engine: a few for each lane and connection, and one for each slot that a delay layer holds. */
 const TIMERS_MAX = 32 * 1024;
 
 /** A Worker's memory and the digests that work on it in place: the WebAssembly core. */

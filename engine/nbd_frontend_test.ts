@@ -293,3 +293,18 @@ Deno.test(
     await bench.until(() => bench.frontend.clients === 0);
   }),
 );
+
+Deno.test(
+  "clients that come and go, however many, leave no timers behind but one of each kind",
+  Bench.test({}, async (bench) => {
+    for (let i = 0; i < 100; i++) {
+      const client = (await bench.connect())!;
+      await client.send(CLIENT_FLAGS);
+      await client.send(option(Option.ABORT));
+      assert.equal((await client.answer()).type, OptionReply.ACK);
+      assert.equal(await client.read(1), null);
+      client.close();
+    }
+    assert(bench.engine.timers.count <= 2, `${bench.engine.timers.count} timers`);
+  }),
+);

@@ -69,6 +69,8 @@ export class Stream {
   #consumer: StreamConsumer | null = null;
   #state: number = State.OPEN;
   #errno = 0;
+  /** When a lingering stream is to end at the latest. */
+  #lastWordsUntil = 0;
 
   readonly #stagingAt: number;
   #head = 0;
@@ -178,7 +180,8 @@ export class Stream {
       return;
     }
     this.#state = State.LINGERING;
-    this.#streams.linger(this.#index, this.#engine.now + LAST_WORDS_MS);
+    this.#lastWordsUntil = this.#engine.now + LAST_WORDS_MS;
+    this.#streams.linger(this.#lastWordsUntil);
   }
 
   /** Ends the stream now; `onClosed` comes when the kernel has let go of its memory, never from within this call. */
@@ -281,9 +284,12 @@ export class Stream {
     this.#engine.loop.sendmsg(this.#fd, msghdrAt, 0, this.#streams.sendKind, this.#index, this.#generation);
   }
 
-  /** @ignore by {@link Streams}: the time for last words is over. */
-  lingered(): void {
-    if (this.#state === State.LINGERING) this.#shut();
+  /** @ignore by {@link Streams}: ends the stream if its time for last words is over. Until when it has time otherwise. */
+  lingering(now: number): number {
+    if (this.#state !== State.LINGERING) return Infinity;
+    if (this.#lastWordsUntil > now) return this.#lastWordsUntil;
+    this.#shut();
+    return Infinity;
   }
 
   /** Whether a completion with this generation is meant for this stream. */
@@ -415,9 +421,9 @@ export class Streams {
   readonly #dirty: Stream[] = [];
   #dirtyCount = 0;
   #generation = 0;
-  readonly #lingerHandler = {
-    expire: (tag: number): void => this.#streams[tag]?.lingered(),
-  };
+  /** The one timer that looks after all last words is running: one for each would add up with clients that come and go. */
+  #lingerWatched = false;
+  readonly #lingerHandler = { expire: (): void => this.#endLingering() };
 
   /** @param capacity how many streams there may be at once */
   constructor(engine: Engine, capacity: number) {
@@ -455,8 +461,10 @@ export class Streams {
   }
 
   /** @ignore by {@link Stream} */
-  linger(index: number, deadlineMs: number): void {
-    this.#engine.timers.schedule(this.#lingerHandler, index, deadlineMs);
+  linger(deadlineMs: number): void {
+    if (this.#lingerWatched) return;
+    this.#lingerWatched = true;
+    this.#engine.timers.schedule(this.#lingerHandler, 0, deadlineMs);
   }
 
   /** @ignore by {@link Stream} */
@@ -472,6 +480,16 @@ export class Streams {
       this.#dirty[i].settle();
     }
     this.#dirtyCount = 0;
+  }
+
+  /** All streams have equally long, so whoever began later ends later. */
+  #endLingering(): void {
+    this.#lingerWatched = false;
+    let next = Infinity;
+    for (const stream of this.#streams) {
+      if (stream !== null) next = Math.min(next, stream.lingering(this.#engine.now));
+    }
+    if (next < Infinity) this.linger(next);
   }
 
   #find(index: number, generation: number): Stream {

@@ -256,3 +256,16 @@ clientTest("an exporter that is told to end while clients work ends well", () =>
       await succeed("qemu-io", "-r", "-f", "raw", "-c", "read -P 5 31M 64k", path);
     }
   }));
+
+clientTest(
+  "an exporter that is told to end does not wait for ever for a client that takes no replies",
+  () =>
+    Place.use(async (place) => {
+      const exporter = await place.exporter("tcp", "disk=mem:64M");
+      const stalled = await RawClient.connect(exporter, "disk");
+      for (let i = 0; i < 64; i++) await stalled.ask(Command.READ, 0, 32 * MIB);
+      const { code, stderr } = await exporter.daemon.stop();
+      assert.equal(code, 0, stderr);
+      stalled.close();
+    }),
+);
