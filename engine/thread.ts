@@ -39,6 +39,7 @@ export class Thread<Question, Event> {
   /** Which loop it runs. */
   loop: Loop["name"] = "uring";
   #failed: (error: Error) => void = () => {};
+  #death: Error | null = null;
   /** Resolves, and never rejects, when the thread has died of an error. */
   readonly failed: Promise<Error>;
 
@@ -106,6 +107,7 @@ export class Thread<Question, Event> {
   }
 
   #expect(id: number): Promise<unknown> {
+    if (this.#death !== null) return Promise.reject(this.#death);
     return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
   }
 
@@ -116,6 +118,7 @@ export class Thread<Question, Event> {
   }
 
   #die(error: Error): void {
+    this.#death ??= error;
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
     this.#failed(error);
