@@ -207,7 +207,7 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
       // Held until nobody can mount it any more, and no longer: the driver forgets no device that is open.
       if (claim >= 0) close(claim);
     }
-    if (isServed) await askLiving(thread, { ask: "queueEnd" });
+    if (isServed) await thread.ask({ ask: "queueEnd" });
     await device.delete();
   };
   try {
@@ -287,14 +287,9 @@ async function orAbort<Result>(thread: AttachThread, work: Promise<Result>, forc
   const done = work.then(() => true, () => true);
   if (!await Promise.race([done, sleep(FORCE_PATIENCE_MS).then(() => false)])) {
     log.warning("The exporter does not answer: its connection is dropped, and what was under way is lost");
-    await askLiving(thread, { ask: "abort" });
+    await thread.ask({ ask: "abort" });
   }
   return await work;
-}
-
-/** Asks the thread; rejects also when it is dead. */
-function askLiving(thread: AttachThread, question: AttachQuestion): Promise<unknown> {
-  return Promise.race([thread.ask(question), thread.failed.then((error) => Promise.reject(error))]);
 }
 
 /** Ends the session and the thread, or what a dead thread has left. */

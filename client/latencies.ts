@@ -6,10 +6,10 @@
 
 /** Buckets for each doubling: a value is known to 1/32, about 3 %. */
 const STEPS = 32;
-/** Doublings from a microsecond on: up to 2^31 us, more than half an hour. */
+/** Doublings from a microsecond on: up to 2^32 us, more than an hour. */
 const DOUBLINGS = 32;
 
-/** A histogram of times from a microsecond to half an hour. Adding allocates nothing. */
+/** A histogram of times from a microsecond to an hour. Adding allocates nothing. */
 export class Latencies {
   readonly #counts = new Float64Array(STEPS * DOUBLINGS);
   #total = 0;
@@ -43,9 +43,11 @@ export class Latencies {
 
 function bucketOf(us: number): number {
   if (us < 1) return 0;
-  const doubling = Math.min(31 - Math.clz32(us), DOUBLINGS - 1);
+  // Beyond 32 bits there is no counting of leading zeroes.
+  if (us >= 2 ** DOUBLINGS) return STEPS * DOUBLINGS - 1;
+  const doubling = 31 - Math.clz32(us);
   const base = 2 ** doubling;
-  return doubling * STEPS + Math.min(STEPS - 1, Math.floor((us - base) / base * STEPS));
+  return doubling * STEPS + Math.floor((us - base) / base * STEPS);
 }
 
 /** Where a bucket ends, in whole microseconds. */

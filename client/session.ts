@@ -138,7 +138,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
 
   /** Requests that await their reply, those included that wait to be sent. */
   get inFlight(): number {
-    return this.#lane.busy + this.#waitingCount;
+    return this.grant.slots - this.#freeCount + this.#waitingCount;
   }
 
   /** Whether requests can succeed. */
@@ -167,6 +167,8 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   submit(slot: number, operation: number, flags: number, client: BlockClient): number {
     if (this.#clients[slot] !== null) throw new Error(`Slot ${slot} has a request already`);
     if (this.#failure !== 0) return this.#failure;
+    // The wire has no empty range; it is done already.
+    if (this.#slots.length[slot] === 0 && operation !== Operation.FLUSH) return 0;
     if (this.#isWithout(operation)) return this.#answerWithout(slot, operation);
     this.#clients[slot] = client;
     this.#operation[slot] = operation;
@@ -367,6 +369,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
       const slot = this.#slotOf[laneSlot];
       if (slot === NONE) continue;
       this.#slotOf[laneSlot] = NONE;
+      this.#free[this.#freeCount++] = laneSlot;
       this.#complete(slot, this.#failure);
     }
     while (this.#waitingCount > 0) {

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import { describeExport, listExports } from "../../client/query.ts";
+import { listenOn, localAddress } from "../../ffi/socket.ts";
+import { close } from "../../ffi/libc.ts";
+import { exportOf, MIB, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
+
+/** Opens what cannot be opened; gives the reason. */
+async function refusal(client: TestClient, ...args: Parameters<TestClient["open"]>): Promise<string> {
+  try {
+    await client.open(...args);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  assert.fail("it was opened");
+}
+
+testEachLoop("an export that is not there, taken or read-only is refused, with what to do", async (loop) => {
+  await using exporter = await startTestExporter(loop, [
+    exportOf("disk", "mem:1M"),
+    exportOf("fixed", "mem:1M", { readOnly: true }),
+  ]);
+  const where = `127.0.0.1:${exporter.port}`;
+  await using client = new TestClient(loop);
+  assert.equal(
+    await refusal(client, exporter, { name: "nothing" }),
+    `there is no export "nothing" on ${where}: see dst list ${where}`,
+  );
+  assert.match(await refusal(client, exporter, { name: "fixed" }), /no permission to write .*--read-only/);
+  await using holder = new TestClient(loop);
+  await holder.open(exporter, { holder: "the holder" });
+  assert.match(
+    await refusal(client, exporter),
+    /^it is held by the holder at 127\.0\.0\.1:\d+: --read-only .*--steal .*--shared/,
+  );
+  await client.open(exporter, { readOnly: true });
+});
+
+testEachLoop("a shared export has many writers", async (loop) => {
+  await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:1M", { shared: true })]);
+  await using one = new TestClient(loop);
+  await using two = new TestClient(loop);
+  await one.open(exporter);
+  await two.open(exporter);
+});
+
+testEachLoop("without a checksum in common both lists are named", async (loop) => {
+  await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:1M")], ["crc32c"]);
+  await using client = new TestClient(loop);
+  const reason = await refusal(client, exporter, { digests: ["xxh64", "none"] });
+  assert.match(reason, /no checksum in common: .* accepts crc32c, this side xxh64, none/);
+  await client.open(exporter, { digests: ["none", "crc32c"] });
+});
+
+testEachLoop("where nobody listens the connection is refused, on each address of the name", async (loop) => {
+  await using client = new TestClient(loop);
+  const port = closedPort();
+  assert.match(await refusal(client, { host: "127.0.0.1", port }), /was refused by 127\.0\.0\.1:\d+: is the exporter/);
+  assert.match(await refusal(client, { host: "localhost", port }), /was refused by localhost:\d+ \(127\.0\.0\.1:\d+\)/);
+  await assert.rejects(client.open({ host: "nowhere.invalid", port }), /the name nowhere\.invalid is not known/);
+});
+
+testEachLoop("a peer that is no exporter is called so", async (loop) => {
+  const answers: [string, RegExp][] = [
+    ["", /closed the connection before it had answered: is it a DST exporter\?/],
+    ["HTTP/1.1 400 Bad Request\r\n\r\n", /what listens on .* is not a DST exporter/],
+  ];
+  for (const [answer, message] of answers) {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const served = listener.accept().then(async (connection) => {
+      await connection.read(new Uint8Array(16));
+      await connection.write(new TextEncoder().encode(answer));
+      connection.close();
+    });
+    await using client = new TestClient(loop);
+    assert.match(await refusal(client, { host: "127.0.0.1", port: listener.addr.port }), message);
+    await served;
+    listener.close();
+  }
+});
+
+testEachLoop("exports are listed by name and described", async (loop) => {
+  await using exporter = await startTestExporter(loop, [
+    exportOf("z", "mem:1M"),
+    exportOf("a", "mem:2M", { readOnly: true }),
+    exportOf("m", "mem:3M", { shared: true }),
+  ]);
+  const options = { loop, digests: ["xxh64"] };
+  const { host, port } = exporter;
+  const list = await listExports(host, port, options);
+  assert.deepEqual(list.map(({ name, size, access }) => [name, size, access]), [
+    ["a", 2 * MIB, "read-only"],
+    ["m", 3 * MIB, "read-write"],
+    ["z", MIB, "read-write"],
+  ]);
+  assert.deepEqual(list[0].features, ["read-only", "block-status", "cache"]);
+  assert(list[1].features.includes("shared"));
+  const free = await describeExport(host, port, "z", options);
+  assert.equal(free.holder, null);
+  assert.equal(free.logicalBlock, 512);
+  assert.match(free.identities.storage, /^[0-9a-f]{32}$/);
+  await using client = new TestClient(loop);
+  await client.open(exporter, { name: "z", holder: "somebody" });
+  const held = await describeExport(host, port, "z", options);
+  assert.match(held.holder!, /^somebody at 127\.0\.0\.1:\d+$/);
+  assert.equal(BigInt(held.identities.writeEpoch), BigInt(free.identities.writeEpoch) + 1n);
+  await assert.rejects(describeExport(host, port, "nothing", options), {
+    message: `Cannot describe 127.0.0.1:${port}/nothing: there is no export "nothing" on 127.0.0.1:${port}: ` +
+      `see dst list 127.0.0.1:${port}`,
+  });
+});
+
+/** A port of this machine where nobody listens. */
+function closedPort(): number {
+  const fd = listenOn({ family: "ipv4", host: "127.0.0.1", port: 0 }, 1);
+  const { port } = localAddress(fd) as { port: number };
+  close(fd);
+  return port;
+}
