@@ -4,6 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { Random } from "../../engine/random.ts";
 import { Command, NbdError } from "../../protocol/nbd/wire.ts";
 import type { NbdTarget, Place } from "./place.ts";
 import { RawClient } from "./raw_client.ts";
@@ -22,32 +23,21 @@ const SECTOR_BYTES = 512;
 /** The random commands work on so much, at both ends of the disk, so that they meet often. */
 const SECTORS = 2048;
 
-/** The same numbers for the same seed, from 0 to below 1 (mulberry32). */
-function randomFrom(seed: number): () => number {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 /** Writes, zeroes and discards at random, and reads that know what must be there. */
-function randomCommands(random: () => number, base: number): string[] {
+function randomCommands(random: Random, base: number): string[] {
   const sectors = new Int16Array(SECTORS).fill(-1);
   const commands: string[] = [];
-  const below = (end: number) => Math.floor(random() * end);
   while (commands.length < COMMANDS) {
-    const from = below(SECTORS);
-    const count = 1 + below(Math.min(SECTORS - from, random() < 0.8 ? 32 : 1024));
+    const from = random.below(SECTORS);
+    const count = 1 + random.below(Math.min(SECTORS - from, random.next() < 0.8 ? 32 : 1024));
     const range = `${base + from * SECTOR_BYTES} ${count * SECTOR_BYTES}`;
-    const kind = random();
+    const kind = random.next();
     if (kind < 0.4) {
-      const pattern = 1 + below(255);
-      commands.push(`write ${random() < 0.2 ? "-f " : ""}-P ${pattern} ${range}`);
+      const pattern = 1 + random.below(255);
+      commands.push(`write ${random.next() < 0.2 ? "-f " : ""}-P ${pattern} ${range}`);
       sectors.fill(pattern, from, from + count);
     } else if (kind < 0.55) {
-      commands.push(`write -z ${random() < 0.5 ? "-u " : ""}${range}`);
+      commands.push(`write -z ${random.next() < 0.5 ? "-u " : ""}${range}`);
       sectors.fill(0, from, from + count);
     } else if (kind < 0.65) {
       // NBD leaves open what a trimmed range reads as.
@@ -165,10 +155,13 @@ export async function basics(t: Deno.TestContext, place: Place, target: NbdTarge
   });
 
   await t.step("qemu-io reads what it wrote, zeroed and discarded at random", async () => {
-    const seed = Math.floor(Math.random() * 2 ** 31);
-    console.log(`seed ${seed}`);
-    const random = randomFrom(seed);
-    for (const base of [0, DISK_BYTES - SECTORS * SECTOR_BYTES]) await qemuIo(uri, ...randomCommands(random, base));
+    const seed = Number(Deno.env.get("DST_SEED") ?? Date.now() % 2 ** 31);
+    const random = new Random(seed);
+    for (const base of [0, DISK_BYTES - SECTORS * SECTOR_BYTES]) {
+      await qemuIo(uri, ...randomCommands(random, base)).catch((error: Error) => {
+        throw new Error(`replay with DST_SEED=${seed}: ${error.message}`, { cause: error });
+      });
+    }
   });
 
   await t.step("fio verifies mixed sizes at depth 32, in several jobs", async () => {
