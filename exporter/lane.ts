@@ -138,9 +138,11 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
 
   // The machine's host.
 
-  execute(laneSlot: number, operation: number, offset: number, length: number, flags: number): number {
+  execute(laneSlot: number, operation: number, range: Float64Array, flags: number): number {
     const slot = this.#slots[laneSlot];
-    this.#engine.slots.setRange(slot, offset, length);
+    const { slots } = this.#engine;
+    slots.offset[slot] = range[0];
+    slots.length[slot] = range[1];
     return this.#device.submit(slot, operation, flags, this);
   }
 

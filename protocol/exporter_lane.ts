@@ -25,9 +25,9 @@ import {
   FLAG_PROBE,
   frameFlags,
   frameLane,
-  frameLength,
   frameOffset,
   framePayloadBytes,
+  frameRange,
   frameSequence,
   frameSlot,
   frameStatus,
@@ -82,9 +82,10 @@ export interface ExporterLaneHost {
    * Starts a request that suits disk and session. READ and BLOCK_STATUS fill the slot's payload area; a WRITE's data is
    * there.
    *
+   * @param range offset and length, in bytes; only to be read during the call
    * @returns 0 or a negative errno, or `PENDING`: then `lane.complete` is called later, never from within this call
    */
-  execute(laneSlot: number, operation: number, offset: number, length: number, flags: number): number;
+  execute(laneSlot: number, operation: number, range: Float64Array, flags: number): number;
   /** How many bytes of extents a successful BLOCK_STATUS has put into the slot's payload area. */
   extentBytes(laneSlot: number): number;
   /** Queues bytes of the arena for sending, first in, first out. */
@@ -126,8 +127,8 @@ export class ExporterLane implements StreamConsumer {
   #sequence = 0;
   #type = 0;
   #flags = 0;
-  #offset = 0;
-  #length = 0;
+  /** Its offset and length, in bytes. */
+  readonly #range = new Float64Array(2);
   #status: number = Status.OK;
 
   constructor(memory: Memory, options: ExporterLaneOptions, host: ExporterLaneHost) {
@@ -311,25 +312,25 @@ export class ExporterLane implements StreamConsumer {
     if (frameStatus(memory, at) !== 0) return this.#fail(ProtocolError.FIELD);
     const sequence = frameSequence(memory, at);
     const flags = frameFlags(memory, at);
-    const offset = frameOffset(memory, at);
-    const length = frameLength(memory, at);
+    const range = this.#range;
+    frameRange(memory, at, range);
     const payloadBytes = framePayloadBytes(memory, at);
     // A type of a later version may have a payload of any length.
-    if (type === Operation.WRITE && payloadBytes !== length) return this.#fail(ProtocolError.PAYLOAD_BYTES);
+    if (type === Operation.WRITE && payloadBytes !== range[1]) return this.#fail(ProtocolError.PAYLOAD_BYTES);
     if (type < Operation.WRITE || (type > Operation.WRITE && type <= Operation.BLOCK_STATUS)) {
       if (payloadBytes !== 0) return this.#fail(ProtocolError.PAYLOAD_BYTES);
     }
     if (payloadBytes > this.#bounds.maxPayload) return this.#fail(ProtocolError.PAYLOAD_TOO_LONG);
 
-    const arrival = this.#table.classify(slot, sequence, type, offset, length);
+    const arrival = this.#table.classify(slot, sequence, type, range);
     if (arrival < 0) return this.#fail(-arrival);
     let status: number = Status.OK;
     if (this.#isFenced) status = Status.EPOCH_CHANGED;
     else if (this.#isShuttingDown) status = Status.SHUTTING_DOWN;
-    else status = checkRequest(this.#bounds, type, flags, offset, length);
+    else status = checkRequest(this.#bounds, type, flags, range);
     const willExecute = status === Status.OK && (arrival === Arrival.NEW || this.#isRepeatable(slot, arrival));
     if (willExecute && (type === Operation.READ || type === Operation.WRITE)) {
-      if (this.#table.payloadBytes + length > this.#payloadCredit) return this.#fail(ProtocolError.CREDIT);
+      if (this.#table.payloadBytes + range[1] > this.#payloadCredit) return this.#fail(ProtocolError.CREDIT);
     }
     // A reply that is made before the payload is there finds its connection already.
     if (arrival === Arrival.EXECUTING) this.#table.connection[slot] = this.#connection;
@@ -339,8 +340,6 @@ export class ExporterLane implements StreamConsumer {
     this.#sequence = sequence;
     this.#type = type;
     this.#flags = flags;
-    this.#offset = offset;
-    this.#length = length;
     this.#status = status;
     if (payloadBytes === 0) {
       this.#onArrived();
@@ -357,13 +356,13 @@ export class ExporterLane implements StreamConsumer {
     const table = this.#table;
     if (this.#arrival === Arrival.EXECUTING) return;
     table.connection[slot] = this.#connection;
-    if (this.#arrival === Arrival.NEW) table.begin(slot, this.#sequence, this.#type, this.#offset, this.#length);
+    if (this.#arrival === Arrival.NEW) table.begin(slot, this.#sequence, this.#type, this.#range);
     else if (this.#isRepeatable(slot, this.#arrival)) table.repeat(slot);
     else return this.#reply(slot, table.status[slot], 0);
 
     if (this.#status !== Status.OK) return this.#finish(slot, this.#status);
     const flags = this.#flags & (RequestFlag.FUA | RequestFlag.NO_UNMAP | RequestFlag.FAST_ZERO);
-    const status = this.#host.execute(slot, this.#type, this.#offset, this.#length, flags);
+    const status = this.#host.execute(slot, this.#type, this.#range, flags);
     if (status === PENDING) return;
     assert(status <= 0, "a status is 0 or a negative errno");
     this.#finish(slot, statusOfErrno(status));

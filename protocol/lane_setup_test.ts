@@ -85,7 +85,7 @@ export class LaneSetup implements ExporterLaneHost {
     }, this);
   }
 
-  execute(laneSlot: number, operation: number, offset: number, length: number, flags: number): number {
+  execute(laneSlot: number, operation: number, [offset, length]: Float64Array, flags: number): number {
     this.calls.push([laneSlot, operation, offset, length, flags]);
     const payloadAt = this.#payloadAt[laneSlot];
     if (this.answer !== null && this.answer !== PENDING) return this.answer;

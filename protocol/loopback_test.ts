@@ -117,7 +117,7 @@ class Exporter {
       logicalBlock: BLOCK,
       readOnly: false,
     }, {
-      execute: (slot, operation, offset, length) => this.#execute(slot, operation, offset, length),
+      execute: (slot, operation, [offset, length]) => this.#execute(slot, operation, offset, length),
       extentBytes: () => this.#extentBytes,
       transmit: (at, bytes) => this.#lanePipe.transmit(at, bytes),
       closeSession: () => this.isCloseAsked = true,

@@ -31,17 +31,17 @@ export function isMutation(type: number): boolean {
 /**
  * Whether the request suits disk and session.
  *
- * @param offset in bytes, or -1 for one above 2^53 - 1
- * @param length in bytes, or -1 for one above 2^53 - 1
+ * @param range offset and length in bytes, or -1 for one above 2^53 - 1
  * @returns OK, or the status of the first rule that it breaks, in the order of SPEC.md
  */
 export function checkRequest(
   bounds: RequestBounds,
   type: number,
   flags: number,
-  offset: number,
-  length: number,
+  range: Float64Array,
 ): number {
+  const offset = range[0];
+  const length = range[1];
   if (type > Operation.BLOCK_STATUS) return Status.NOT_SUPPORTED;
   if ((flags & ~FLAGS_ALLOWED[type]) !== 0) return Status.INVALID;
   if (type === Operation.FLUSH) return offset === 0 && length === 0 ? Status.OK : Status.INVALID;

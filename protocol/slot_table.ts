@@ -59,28 +59,29 @@ export class SlotTable {
    * Says what a request is to its slot. Changes nothing.
    *
    * @param slot below the depth
+   * @param range its offset and length
    * @returns an {@link Arrival}, or a negative {@link ProtocolError}
    */
-  classify(slot: number, sequence: number, type: number, offset: number, length: number): number {
+  classify(slot: number, sequence: number, type: number, range: Float64Array): number {
     const present = this.sequence[slot];
     const state = this.state[slot];
     if (sequence === (present + 1) >>> 0) {
       return state === SlotState.EXECUTING ? -ProtocolError.SLOT_BUSY : Arrival.NEW;
     }
     if (sequence !== present || state === SlotState.EMPTY) return -ProtocolError.SEQUENCE;
-    if (type !== this.type[slot] || offset !== this.offset[slot] || length !== this.length[slot]) {
+    if (type !== this.type[slot] || range[0] !== this.offset[slot] || range[1] !== this.length[slot]) {
       return -ProtocolError.RESEND_DIFFERS;
     }
     return state === SlotState.EXECUTING ? Arrival.EXECUTING : Arrival.DONE;
   }
 
   /** Takes a new request in: the slot executes it. */
-  begin(slot: number, sequence: number, type: number, offset: number, length: number): void {
+  begin(slot: number, sequence: number, type: number, range: Float64Array): void {
     assert(this.state[slot] !== SlotState.EXECUTING, "a slot carries one request at a time");
     this.sequence[slot] = sequence;
     this.type[slot] = type;
-    this.offset[slot] = offset;
-    this.length[slot] = length;
+    this.offset[slot] = range[0];
+    this.length[slot] = range[1];
     this.#execute(slot);
   }
 

@@ -187,6 +187,17 @@ export function frameLength(memory: Memory, at: number): number {
   return readUint64(memory.view, at + HeaderAt.LENGTH);
 }
 
+/**
+ * Reads offset and length of the frame at the arena offset into `range`; -1 for one above 2^53 - 1. A number above 2^31
+ * that is handed from function to function becomes an object each time, one in an array does not.
+ *
+ * @param range gets offset and length, in bytes
+ */
+export function frameRange(memory: Memory, at: number, range: Float64Array): void {
+  range[0] = readUint64(memory.view, at + HeaderAt.OFFSET);
+  range[1] = readUint64(memory.view, at + HeaderAt.LENGTH);
+}
+
 /** The bytes of payload of the frame whose header is at the arena offset. */
 export function framePayloadBytes(memory: Memory, at: number): number {
   return memory.view.getUint32(at + HeaderAt.PAYLOAD_BYTES, true);

@@ -223,6 +223,18 @@ export class Peer {
     return await this.#take(bytes);
   }
 
+  /** Takes whole frames without a look at them: so many, which have so many bytes in all. Nothing else may come. */
+  async drop(bytes: number, frames: number): Promise<void> {
+    assert.equal(this.#buffer.length, 0, "nothing else has come");
+    const into = new Uint8Array(1 << 18);
+    for (let left = bytes; left > 0;) {
+      const count = await this.connection.read(into.subarray(0, Math.min(left, into.length)));
+      if (count === null) throw new EndOfStream(`The connection ended with ${left} bytes to come`);
+      left -= count;
+    }
+    this.received += frames;
+  }
+
   async #receiveAny(): Promise<Frame> {
     const tagLength = tagBytes(this.digest);
     const prefix = await this.#take(this.prefixBytes);
