@@ -9,7 +9,7 @@
 import assert from "node:assert/strict";
 import { Operation } from "../../protocol/request.ts";
 import { Digest } from "../../protocol/wire.ts";
-import { frame, HEADER, join, randomOf, tagBytes } from "./bytes.ts";
+import { frame, join, randomOf } from "./bytes.ts";
 import { Session } from "./session.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
@@ -43,10 +43,8 @@ async function drive(session: Session, ios: number, seed: number): Promise<void>
   const { peer } = session;
   const random = randomOf(seed);
   const payload = new Uint8Array(BLOCK).fill(7);
-  const readReplyBytes = HEADER + 2 * tagBytes(peer.digest);
   for (let done = 0; done < ios; done += BATCH) {
     const frames: Uint8Array[] = [];
-    let replyBytes = 0;
     for (let slot = 0; slot < BATCH; slot++) {
       const isRead = slot % 2 === 0;
       const sequence = session.sequences[slot] = session.sequences[slot] + 1;
@@ -59,9 +57,8 @@ async function drive(session: Session, ios: number, seed: number): Promise<void>
         length: BLOCK,
         payload: isRead ? undefined : payload,
       }));
-      replyBytes += readReplyBytes + (isRead ? BLOCK : 0);
     }
-    await Promise.all([peer.write(join(...frames)), peer.drop(replyBytes, BATCH)]);
+    await Promise.all([peer.write(join(...frames)), peer.drop(BATCH)]);
   }
 }
 
