@@ -72,13 +72,15 @@ const EIO = -5;
 
 /** Registers the suite's tests. */
 export function runClientSuite(suite: ClientSuite): void {
-  const skipped = new Set((suite.skip ?? []).flatMap(({ tests }) => tests));
+  const skipped = new Map((suite.skip ?? []).flatMap(({ reason, tests }) => tests.map((test) => [test, reason])));
   const { digest, feeding, seed } = suite;
 
-  const test: ClientCases["test"] = (name, body) =>
+  const test: ClientCases["test"] = (name, body) => {
+    const reason = skipped.get(name);
+    skipped.delete(name);
     Deno.test({
-      name: `${suite.name}: ${name}`,
-      ignore: skipped.delete(name),
+      name: `${suite.name}: ${name}${reason === undefined ? "" : ` (left out: ${reason})`}`,
+      ignore: reason !== undefined,
       async fn() {
         using exporter = new ScriptedExporter(digest, feeding, seed);
         const client = suite.start();
@@ -89,6 +91,7 @@ export function runClientSuite(suite: ClientSuite): void {
         }
       },
     });
+  };
 
   const cases: ClientCases = {
     digest,
@@ -111,5 +114,5 @@ export function runClientSuite(suite: ClientSuite): void {
   };
   registerClientDoorCases(cases);
   registerClientLaneCases(cases);
-  if (skipped.size > 0) throw new Error(`There are no such tests to skip: ${[...skipped].join(", ")}`);
+  if (skipped.size > 0) throw new Error(`There are no such tests to skip: ${[...skipped.keys()].join(", ")}`);
 }

@@ -41,7 +41,7 @@ for (const [index, row] of ROWS.entries()) {
   const lacking = lacks(row.backend);
   if (lacking !== null) {
     // Where everything is to be checked, it is a failure.
-    Deno.test(name, { ignore: Deno.env.get("CI") !== "true" }, () => {
+    Deno.test(`${name} (left out: ${lacking})`, { ignore: Deno.env.get("CI") !== "true" }, () => {
       throw new Error(`Cannot run the suite: ${lacking}`);
     });
     continue;

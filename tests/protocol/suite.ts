@@ -99,10 +99,11 @@ export function runSuite(suite: Suite): void {
   let running: Promise<Target> | null = null;
 
   const register: Register = (name, body) => {
-    const ignore = skipped.delete(name);
+    const reason = skipped.get(name);
+    skipped.delete(name);
     Deno.test({
-      name: `${suite.name}: ${name}`,
-      ignore,
+      name: `${suite.name}: ${name}${reason === undefined ? "" : ` (left out: ${reason})`}`,
+      ignore: reason !== undefined,
       // The target outlives the test that needed it first.
       sanitizeOps: false,
       sanitizeResources: false,
