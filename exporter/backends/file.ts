@@ -17,6 +17,7 @@ import { Advice, FallocateMode, Mapping, Protection, ReadWriteFlag, Seek } from 
 import { check, Errno } from "../../ffi/errno.ts";
 import { lseek, mmap, munmap } from "../../ffi/libc.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
+import { SlotDispatch } from "./dispatch.ts";
 import type { OpenedDisk } from "./disk.ts";
 import { RETRIES_MAX, StickyFailure, type SyncClient, SyncGroup } from "./sync.ts";
 
@@ -55,7 +56,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   readonly #disk: OpenedDisk;
   readonly #fd: number;
   readonly #loop: Loop;
-  readonly #kind: number;
+  readonly #dispatch: SlotDispatch;
   readonly #sticky: StickyFailure;
   readonly #syncs: SyncGroup;
   readonly #zeroAddress: number;
@@ -76,7 +77,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
 
   /**
    * @param disk stays open as long as the backend, and is not closed by it
-   * @param loop takes two handlers
+   * @param loop all back-ends of a loop share one of its handlers
    * @param slots the Worker's slots
    * @param stickyWord shared by all Workers that serve the disk, see {@link StickyFailure}
    */
@@ -86,7 +87,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#disk = disk;
     this.#fd = disk.fd;
     this.#loop = loop;
-    this.#kind = loop.register(this);
+    this.#dispatch = SlotDispatch.of(loop, slots.count);
     this.#sticky = new StickyFailure(stickyWord);
     this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
     // Never written to, so all of it is the kernel's one page of zeroes.
@@ -283,17 +284,19 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     const position = this.#position[slot];
     const left = this.#end[slot] - position;
     const at = this.slots.payloadAt(slot) + position - this.slots.offset[slot];
+    const kind = this.#dispatch.kind;
+    this.#dispatch.claim(slot, this);
     switch (this.#phase[slot]) {
       case Phase.READ:
-        this.#loop.read(this.#fd, at, left, position, this.#kind, slot, generation);
+        this.#loop.read(this.#fd, at, left, position, kind, slot, generation);
         break;
       case Phase.WRITE: {
         const rwFlags = (this.#flags[slot] & RequestFlag.FUA) !== 0 ? ReadWriteFlag.DSYNC : 0;
-        this.#loop.write(this.#fd, at, left, position, rwFlags, this.#kind, slot, generation);
+        this.#loop.write(this.#fd, at, left, position, rwFlags, kind, slot, generation);
         break;
       }
       case Phase.REWRITE:
-        this.#loop.write(this.#fd, at, left, position, 0, this.#kind, slot, generation);
+        this.#loop.write(this.#fd, at, left, position, 0, kind, slot, generation);
         break;
       case Phase.ZERO: {
         const piece = Math.min(left, ZERO_AREA_BYTES);
@@ -303,7 +306,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
           piece,
           position,
           0,
-          this.#kind,
+          kind,
           slot,
           generation,
         );
@@ -311,12 +314,12 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
       }
       case Phase.FALLOCATE: {
         const piece = Math.min(left, PIECE_BYTES);
-        this.#loop.fallocate(this.#fd, this.#mode[slot], position, piece, this.#kind, slot, generation);
+        this.#loop.fallocate(this.#fd, this.#mode[slot], position, piece, kind, slot, generation);
         break;
       }
       case Phase.ADVISE: {
         const piece = Math.min(left, PIECE_BYTES);
-        this.#loop.fadvise(this.#fd, position, piece, Advice.WILLNEED, this.#kind, slot, generation);
+        this.#loop.fadvise(this.#fd, position, piece, Advice.WILLNEED, kind, slot, generation);
         break;
       }
       default:

@@ -67,7 +67,7 @@ export function closeBackend(disk: OpenedDisk): void {
  * Makes the disk's backend in a Worker.
  *
  * @param disk from {@link openBackend}, perhaps on another thread
- * @param loop the Worker's loop; two of its handlers are taken
+ * @param loop the Worker's loop; all its back-ends share one handler
  * @param slots the Worker's slots
  * @param stickyWord from `makeStickyWord()`, one for the disk, shared by all its Workers
  */

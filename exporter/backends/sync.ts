@@ -7,6 +7,7 @@ import { Errno } from "../../ffi/errno.ts";
 import { close, open } from "../../ffi/libc.ts";
 import { OpenFlag } from "../../ffi/constants.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
+import { SlotDispatch } from "./dispatch.ts";
 
 /**
  * The failure of a disk: the first failed flush or FUA write, after which nothing that promises stable storage may
@@ -60,7 +61,7 @@ export const RETRIES_MAX = 100;
  */
 export class SyncGroup implements CompletionHandler {
   readonly #loop: Loop;
-  readonly #kind: number;
+  readonly #dispatch: SlotDispatch;
   readonly #sticky: StickyFailure;
   readonly #client: SyncClient;
   readonly #fd: number;
@@ -79,7 +80,7 @@ export class SyncGroup implements CompletionHandler {
    */
   constructor(fd: number, loop: Loop, slotCount: number, sticky: StickyFailure, client: SyncClient) {
     this.#loop = loop;
-    this.#kind = loop.register(this);
+    this.#dispatch = SlotDispatch.of(loop, slotCount);
     this.#sticky = sticky;
     this.#client = client;
     this.#next = new Int32Array(slotCount).fill(NONE);
@@ -134,6 +135,9 @@ export class SyncGroup implements CompletionHandler {
 
   #queue(): void {
     this.#generation = (this.#generation + 1) >>> 0;
-    this.#loop.fdatasync(this.#fd, this.#kind, 0, this.#generation);
+    // The first slot of the group stands for all of it.
+    const slot = this.#runningHead;
+    this.#dispatch.claim(slot, this);
+    this.#loop.fdatasync(this.#fd, this.#dispatch.kind, slot, this.#generation);
   }
 }
