@@ -146,7 +146,8 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       return;
     }
     this.#stream = stream;
-    this.#heardAt = engine.now;
+    // Not the turn's time: that is from before the turn has waited.
+    this.#heardAt = engine.timers.now();
     const { digests } = this.#target;
     this.#door = new ClientDoor(engine.arena, engine.arena, stream.scratchAt, { digests }, this);
     stream.start(this.#door);
@@ -197,7 +198,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
 
   onHeard(): void {
     if (this.#session !== null) this.#session.onHeard();
-    else this.#heardAt = this.#connector.engine.now;
+    else this.#heardAt = this.#connector.engine.timers.now();
   }
 
   onSent(): void {
@@ -272,7 +273,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     const { engine } = this.#connector;
     if (this.#stream === null || this.#session !== null) return;
     const deadline = this.#heardAt + HANDSHAKE_TIME_MS;
-    if (engine.now >= deadline) {
+    if (engine.timers.now() >= deadline) {
       this.#failure ??= `${this.#target.where} timed out: it said nothing for ${HANDSHAKE_TIME_MS / 1000} s`;
       this.#stream.close();
       return;

@@ -156,10 +156,10 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
    * session. To be called from within the machine's `granted`.
    */
   connect(stream: Stream, handoff: ClientHandoff): void {
-    const { arena, now } = this.#engine;
+    const { arena, timers } = this.#engine;
     this.#stream = stream;
     const { digest, sent, received } = handoff;
-    this.#lane.connect(new FrameCodec(arena, arena, this.#codecAt, digest, sent, received), now);
+    this.#lane.connect(new FrameCodec(arena, arena, this.#codecAt, digest, sent, received), timers.now());
     stream.start(this.#lane);
     this.#tick();
   }
@@ -200,7 +200,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     this.#onLeft = onLeft;
     this.#failure = -Errno.EIO;
     if (this.#stream.isOpen) this.#lane.close();
-    this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.now + CLOSE_MS);
+    this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.timers.now() + CLOSE_MS);
   }
 
   /** Drops the connection: what is under way fails, and `onLost` follows. */
