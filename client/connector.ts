@@ -147,7 +147,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     }
     this.#stream = stream;
     // Not the turn's time: that is from before the turn has waited.
-    this.#heardAt = engine.timers.now();
+    this.#heardAt = engine.now;
     const { digests } = this.#target;
     this.#door = new ClientDoor(engine.arena, engine.arena, stream.scratchAt, { digests }, this);
     stream.start(this.#door);
@@ -198,7 +198,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
 
   onHeard(): void {
     if (this.#session !== null) this.#session.onHeard();
-    else this.#heardAt = this.#connector.engine.timers.now();
+    else this.#heardAt = this.#connector.engine.now;
   }
 
   onSent(): void {
@@ -273,7 +273,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     const { engine } = this.#connector;
     if (this.#stream === null || this.#session !== null) return;
     const deadline = this.#heardAt + HANDSHAKE_TIME_MS;
-    if (engine.timers.now() >= deadline) {
+    if (engine.now >= deadline) {
       this.#failure ??= `${this.#target.where} timed out: it said nothing for ${HANDSHAKE_TIME_MS / 1000} s`;
       this.#stream.close();
       return;

@@ -200,7 +200,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     this.#onLeft = onLeft;
     this.#failure = -Errno.EIO;
     if (this.#stream.isOpen) this.#lane.close();
-    this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.timers.now() + CLOSE_MS);
+    this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.now + CLOSE_MS);
   }
 
   /** Drops the connection: what is under way fails, and `onLost` follows. */

@@ -8,7 +8,7 @@ import type { Loop } from "../ffi/loop.ts";
 import type { Digests } from "../protocol/codec.ts";
 import { type Arena, SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
 import { Streams } from "./stream.ts";
-import { Timers } from "./timers.ts";
+import { type Clock, Timers } from "./timers.ts";
 
 /** Streams of one engine: every connection of every client of one Worker. */
 const STREAMS_MAX = 1024;
@@ -25,20 +25,28 @@ export class Engine {
   readonly slots: Slots;
   readonly timers: Timers;
   readonly streams: Streams;
-  /** The time at the start of this turn's work: whole milliseconds since the thread was started. */
-  now: number;
   #stopped = false;
   #mail: (() => Promise<void>) | null = null;
 
-  /** @param arena the Worker's memory; it and the loop belong to the engine from now on */
-  constructor(loop: Loop, arena: Core) {
+  /**
+   * @param arena the Worker's memory; it and the loop belong to the engine from now on
+   * @param clock whole milliseconds
+   */
+  constructor(loop: Loop, arena: Core, clock: Clock = { now: monotonicMs }) {
     this.loop = loop;
     this.arena = arena;
     this.slots = new Slots(arena);
     loop.base = arena.address;
-    this.now = monotonicMs();
-    this.timers = new Timers(TIMERS_MAX, { now: monotonicMs });
+    this.timers = new Timers(TIMERS_MAX, clock);
     this.streams = new Streams(this, STREAMS_MAX);
+  }
+
+  /**
+   * The time of the clock in whole milliseconds. It is read at each use: completions run within the turn that waited for
+   * them, so that no time remembered from before it would do.
+   */
+  get now(): number {
+    return this.timers.now();
   }
 
   /**
@@ -49,9 +57,8 @@ export class Engine {
   turn(waitMs: number): void {
     this.streams.flush();
     if (this.timers.count > 0) {
-      this.loop.turn(Math.min(waitMs, Math.max(0, this.timers.nextDeadline() - monotonicMs())));
+      this.loop.turn(Math.min(waitMs, Math.max(0, this.timers.nextDeadline() - this.now)));
     } else this.loop.turn(waitMs);
-    this.now = monotonicMs();
     this.timers.expire(this.now);
   }
 
