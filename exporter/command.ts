@@ -134,7 +134,7 @@ export function exporterOptions(args: ParsedArguments): ExporterOptions {
 
 async function start(options: ExporterOptions): Promise<Daemon> {
   const exporter = await startExporter(options);
-  const { promise: stopped, resolve } = Promise.withResolvers<null>();
+  const { promise: stopped, resolve } = Promise.withResolvers<Error | null>();
   const names = options.exports.map(({ name }) => printable(name)).join(", ");
   return {
     self: { id: String(Deno.pid), attachment: null, listening: [...exporter.listening] },
@@ -145,8 +145,8 @@ async function start(options: ExporterOptions): Promise<Daemon> {
     farewell: { json: { event: "stopped" }, text: "stopped" },
     status: () => exporter.status(),
     leave: async () => {
-      await exporter.stop();
-      resolve(null);
+      // An exporter that could not sync has ended all the same: that is no refusal to leave, but a failure to report.
+      resolve(await exporter.stop().then(() => null, (error: Error) => error));
     },
     ended: Promise.race([stopped, exporter.failed]),
   };

@@ -9,6 +9,7 @@ import { layerNeeds, makeLayer } from "../engine/layers/mod.ts";
 import { type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import type { Reply } from "../engine/thread.ts";
+import { errnoMessage } from "../ffi/errno.ts";
 import { close } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { FENCING_INTERVAL_MS, PAYLOAD_BYTES_GRANT_MIN } from "../protocol/limits.ts";
@@ -161,7 +162,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
 
   onComplete(slot: number, status: number): void {
     this.#engine.slots.release(Uint32Array.of(slot));
-    if (status < 0) this.#syncFailures.push(`errno ${-status}`);
+    if (status < 0) this.#syncFailures.push(errnoMessage(status));
     if (--this.#syncs === 0) this.#stopped();
   }
 

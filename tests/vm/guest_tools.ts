@@ -118,6 +118,9 @@ export function scratchFolder(): { path: string } & Disposable {
   return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
 }
 
+/** The RAM disk that `guest.ts` makes, for one case at a time. */
+export const RAM_DISK = "/dev/ram0";
+
 /** The filesystems that the cases use. */
 export type Filesystem = "ext4" | "xfs";
 

@@ -14,14 +14,13 @@ import {
   loopDevice,
   makeFilesystem,
   mount,
+  RAM_DISK,
   run,
   scratchFolder,
   shell,
   sysctl,
 } from "../guest_tools.ts";
 
-/** The RAM disk that `guest.ts` makes. */
-const RAM_DISK = "/dev/ram0";
 const MIB = 1024 * 1024;
 
 Deno.test("the ublk driver is loaded and its control device is there", () => {
