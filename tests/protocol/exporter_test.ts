@@ -6,7 +6,7 @@
 import { Digest } from "../../protocol/wire.ts";
 import { type Backend, lacks, startProcess } from "./exporter_process.ts";
 import type { Feeding } from "./peer.ts";
-import { runSuite, SLOW_CASES } from "./suite.ts";
+import { runSuite } from "./suite.ts";
 
 const DIGESTS = { none: Digest.NONE, crc32c: Digest.CRC32C, xxh64: Digest.XXH64 } as const;
 
@@ -33,8 +33,11 @@ const ROWS: readonly Row[] = [
   { loop: "poll", backend: "block", digest: "crc32c", feeding: "trailing", withSlowCases: false },
 ];
 
-/** Further exports, some of them with the longest names: near the most that one Worker has handlers for. */
-const MANY = Array.from({ length: 100 }, (_, i) => `many ${i} `.padEnd(i % 3 === 0 ? 255 : 20, "x"));
+/** `deno task test:long`: every case in every row. */
+const LONG = Deno.env.get("DST_TEST_LONG") === "1";
+
+/** Further exports, some of them with the longest names: more than one answer to LIST names. */
+const MANY = Array.from({ length: 220 }, (_, i) => `many ${i} `.padEnd(i % 3 === 0 ? 255 : 20, "x"));
 
 for (const [index, row] of ROWS.entries()) {
   const name = `${row.loop}, ${row.backend}, ${row.digest}, ${row.feeding}`;
@@ -46,13 +49,13 @@ for (const [index, row] of ROWS.entries()) {
     });
     continue;
   }
-  const reason = "waits for seconds, and does not depend on what this row is for";
   runSuite({
     name,
     digest: DIGESTS[row.digest],
     feeding: row.feeding,
     seed: index + 1,
-    skip: row.withSlowCases ? [] : [{ reason, tests: SLOW_CASES }],
+    // They do not depend on the back-end nor on how the exporter is fed, so that once for each loop is enough.
+    brief: !row.withSlowCases && !LONG,
     start: () => startProcess({ loop: row.loop, backend: row.backend, more: index === 0 ? MANY : [] }),
   });
 }

@@ -60,6 +60,8 @@ export interface Suite {
   readonly digest: number;
   readonly feeding?: Feeding;
   readonly seed?: number;
+  /** Without {@link SLOW_CASES}, which another row of the same exporter has. */
+  readonly brief?: boolean;
   /** Tests that are left out, each with the reason. A name that no test has is an error. */
   readonly skip?: readonly { readonly reason: string; readonly tests: readonly string[] }[];
 }
@@ -76,8 +78,8 @@ export interface Case {
 /** Registers a case. */
 export type Register = (name: string, body: (context: Case) => Promise<void>) => void;
 
-/** Cases that wait for seconds: a row that differs from another only in how it is fed may skip them. */
-export const SLOW_CASES: readonly string[] = [
+/** Cases that wait for seconds. One row of each kind of exporter has them, the others are {@link Suite.brief}. */
+const SLOW_CASES: readonly string[] = [
   "a request that executes while the lane is joined again happens once, and FENCING says so",
   "a JOIN that waits is refused when a later one comes",
   "a JOIN that waits is refused when its session is stolen",
@@ -99,6 +101,7 @@ export function runSuite(suite: Suite): void {
   let running: Promise<Target> | null = null;
 
   const register: Register = (name, body) => {
+    if (suite.brief && SLOW_CASES.includes(name)) return;
     const reason = skipped.get(name);
     skipped.delete(name);
     Deno.test({
