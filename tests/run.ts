@@ -13,7 +13,7 @@ import { TextLineStream } from "./vm/lines.ts";
 /** The checkout. */
 const REPOSITORY = new URL("..", import.meta.url).pathname;
 /** Folders of `tests/` that are not stages of their own: no tests, or run in their own way. */
-const OTHER_FOLDERS = ["bench", "vectors", "vm"];
+const OTHER_FOLDERS = ["bench", "vm"];
 /** Stages of `tests/` folders, in this order; folders that are not named here come after them. */
 const FOLDER_ORDER = ["protocol", "simulator", "nbd", "cli"];
 /** A stage that takes longer hangs. The long forms get ten times as much. */
