@@ -5,7 +5,7 @@
  */
 import { type Endpoint, formatRemote, parseEndpoint } from "../engine/control/address.ts";
 import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
-import { usageFailure } from "../engine/control/failure.ts";
+import { ExitCode, usageFailure } from "../engine/control/failure.ts";
 import { writeError } from "../engine/control/log.ts";
 import { announce } from "../engine/control/output.ts";
 import { printable } from "../engine/control/printable.ts";
@@ -60,7 +60,14 @@ async function run(args: ParsedArguments, openLocal: OpenLocal): Promise<number>
   }
   const abort = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => abort.abort(new Error(`Cannot finish the copy: ${signal} came`)));
+    Deno.addSignalListener(signal, () => {
+      // The first one waits for what is under way, which an exporter that hangs can make long; the second does not.
+      if (abort.signal.aborted) {
+        writeError(`dst: Cannot finish the copy: ${signal} came again; the destination is incomplete\n`);
+        Deno.exit(ExitCode.FAILED);
+      }
+      abort.abort(new Error(`Cannot finish the copy: ${signal} came`));
+    });
   }
   const bar = Deno.stderr.isTerminal() ? new ProgressBar() : null;
   let result;

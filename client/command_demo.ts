@@ -41,7 +41,9 @@ export const command: Command = {
     const folder = Deno.makeTempDirSync({ prefix: "dst-demo-" });
     const demo = new Demo(folder, args.has("--json"));
     // The terminal's interrupt reaches the children too: they leave by themselves, and the demo fails at its step.
-    for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, () => demo.interrupt());
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      Deno.addSignalListener(signal, () => demo.interrupt(signal));
+    }
     try {
       await demo.run(!args.has("--nbd") && await hasUblk());
     } finally {
@@ -59,6 +61,10 @@ class Demo {
   #attachment: DaemonChild | null = null;
   /** What `dst detach` calls the attachment. */
   #place = "";
+  /** Open on the attachment: as long as it is, nothing but force detaches it. */
+  #disk: DemoDisk | null = null;
+  /** The signal that asked the demo to end, or null. */
+  #interrupt: Deno.Signal | null = null;
 
   constructor(folder: string, json: boolean) {
     this.#folder = folder;
@@ -82,6 +88,7 @@ class Demo {
       () => this.#attach(`${address}/disk.img`, ublk),
     );
     const disk: DemoDisk = ublk ? FileDisk.open(place) : await NbdDisk.connect(place);
+    this.#disk = disk;
     const amount = formatSize(PATTERN_BYTES);
     await this.#step(`write ${amount} through ${ublk ? place : "the socket"}, and flush`, PATTERN_BYTES, () => {
       if (disk.size !== IMAGE_BYTES) throw new Failure(`The disk has ${disk.size} bytes instead of ${IMAGE_BYTES}`);
@@ -96,6 +103,7 @@ class Demo {
       await verifyPattern(other, PATTERN_BYTES, seed);
       await other.close();
     });
+    this.#disk = null;
     await disk.close();
     if (ublk && hasFilesystemTools()) {
       await this.#step("ext4: make, mount, fill, unmount, mount, compare, check", 0, () => {
@@ -115,13 +123,16 @@ class Demo {
     });
   }
 
-  /** Makes the step that runs fail. */
-  interrupt(): void {
+  /** Makes the step that runs fail, or else the next one. */
+  interrupt(signal: Deno.Signal): void {
+    this.#interrupt = signal;
     for (const child of [this.#attachment, this.#exporter]) child?.signal("SIGTERM");
   }
 
   /** Ends what still runs, which is nothing unless a step has failed, and removes the folder. */
   async cleanUp(): Promise<void> {
+    // It is broken where its other end has gone already.
+    await this.#disk?.close().catch(() => {});
     // Nothing of value is on the device, so that it may go by force; a process that is killed would leave it behind.
     if (this.#attachment !== null && this.#place !== "") {
       await runChild(["detach", this.#place, "--force"], { env: this.#env });
@@ -175,8 +186,10 @@ class Demo {
     const startedAt = performance.now();
     let result: T;
     try {
+      this.#mustGoOn();
       result = await work();
     } catch (error) {
+      this.#mustGoOn();
       throw new Failure(`The step "${name}" failed: ${messageOf(error)}`);
     }
     const elapsedMs = performance.now() - startedAt;
@@ -186,6 +199,11 @@ class Demo {
       return `${name.padEnd(STEP_COLUMNS)}${time}${speed}\n`;
     });
     return result;
+  }
+
+  #mustGoOn(): void {
+    if (this.#interrupt === null) return;
+    throw new Failure(`Cannot finish the demo: ${this.#interrupt} came; what it had made is removed`);
   }
 
   #report(json: Record<string, unknown>, text: () => string): void {

@@ -60,18 +60,18 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   if (log !== null && backgroundLog() === null) throw usageFailure("--log-file needs --background");
   const parent = await WaitingParent.connect();
   const signals = new Signals(options.endsWithTerminal);
+  const json = args.has("--json");
   let served: Served;
   try {
-    served = await serve(options, runtime);
+    served = await serve(options, runtime, async ({ announcements }) => {
+      if (parent !== null) await parent.ready(announcements.map((announcement) => lineOf(announcement, json)).join(""));
+      else for (const announcement of announcements) announce(announcement, json);
+    });
   } catch (error) {
     signals.stop();
     await parent?.failed(messageOf(error), exitCodeOf(error));
     throw error;
   }
-  const json = args.has("--json");
-  const lines = served.daemon.announcements.map((announcement) => lineOf(announcement, json)).join("");
-  if (parent !== null) await parent.ready(lines);
-  else for (const announcement of served.daemon.announcements) announce(announcement, json);
   signals.hand(served.daemon, kind, json);
   const error = await served.daemon.ended;
   signals.stop();
@@ -89,17 +89,26 @@ interface Served {
   readonly control: ControlServer;
 }
 
-async function serve(options: DaemonOptions, runtime: RuntimeDirectory): Promise<Served> {
+/** Starts a daemon, so that it can be found, and tells that it is ready. Nothing is left of it when that fails. */
+async function serve(
+  options: DaemonOptions,
+  runtime: RuntimeDirectory,
+  tell: (daemon: Daemon) => void | Promise<void>,
+): Promise<Served> {
   const daemon = await options.start();
+  let control: ControlServer | null = null;
   try {
-    const control = new ControlServer(runtime.socketPath(options.kind, daemon.self.id), {
+    control = new ControlServer(runtime.socketPath(options.kind, daemon.self.id), {
       status: () => daemon.status(),
       detach: (force) => daemon.leave(force),
     });
     runtime.register({ kind: options.kind, log: backgroundLog(), ...daemon.self });
+    await tell(daemon);
     return { daemon, control };
   } catch (error) {
     await daemon.leave(true);
+    await control?.close();
+    runtime.unregister(options.kind, daemon.self.id);
     throw error;
   }
 }

@@ -12,6 +12,7 @@ import {
   type LogLevel,
   type LogRecord,
 } from "@logtape/logtape";
+import { messageOf } from "./failure.ts";
 import { printable } from "./printable.ts";
 
 export type { Logger, LogLevel } from "@logtape/logtape";
@@ -49,14 +50,26 @@ export function logger(area: string): Logger {
   return getLogger(["dst", area]);
 }
 
-/** Writes text to standard error as it is, whole, at once. */
+/** Writes text to standard error as it is, whole, at once. There is nobody to be told when that fails. */
 export function writeError(text: string): void {
-  writeAll(Deno.stderr, text);
+  try {
+    writeAll(Deno.stderr, text);
+  } catch {
+    // A full disk behind the log must not end a daemon.
+  }
 }
 
-/** Writes text to standard output as it is, whole, at once. */
+/**
+ * Writes text to standard output as it is, whole, at once.
+ *
+ * @throws {Error} when that fails for another reason than that nobody reads it
+ */
 export function writeOutput(text: string): void {
-  writeAll(Deno.stdout, text);
+  try {
+    writeAll(Deno.stdout, text);
+  } catch (error) {
+    throw new Error(`Cannot write to standard output: ${messageOf(error)}`);
+  }
 }
 
 const encoder = new TextEncoder();

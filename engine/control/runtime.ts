@@ -4,7 +4,7 @@
  * @module
  */
 import * as v from "valibot";
-import { Failure } from "./failure.ts";
+import { Failure, messageOf } from "./failure.ts";
 
 /** What a daemon is. */
 export type DaemonKind = "attach" | "export";
@@ -92,7 +92,11 @@ export class RuntimeDirectory {
     return `${this.path}/${kind}-pid${pid}.log`;
   }
 
-  /** Writes the record of this process, whole or not at all. */
+  /**
+   * Writes the record of this process, whole or not at all.
+   *
+   * @throws {Failure} when it cannot be written
+   */
   register(self: DaemonSelf): DaemonRecord {
     const record: DaemonRecord = {
       version: 1,
@@ -104,8 +108,13 @@ export class RuntimeDirectory {
     };
     const path = this.#recordPath(self.kind, self.id);
     const temporary = `${path}.${Deno.pid}.tmp`;
-    Deno.writeTextFileSync(temporary, JSON.stringify(record) + "\n", { mode: 0o600 });
-    Deno.renameSync(temporary, path);
+    try {
+      Deno.writeTextFileSync(temporary, JSON.stringify(record) + "\n", { mode: 0o600 });
+      Deno.renameSync(temporary, path);
+    } catch (error) {
+      removeIfThere(temporary);
+      throw new Failure(`Cannot write to the runtime directory ${this.path}: ${messageOf(error)}`);
+    }
     return record;
   }
 

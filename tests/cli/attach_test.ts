@@ -109,3 +109,36 @@ Deno.test(
     assert.match(stdout, /all of it worked, in [\d.]+ s, by an NBD socket\n$/);
   }),
 );
+
+for (const signal of ["SIGINT", "SIGHUP"] as const) {
+  Deno.test(
+    `a demo that ${signal} interrupts says so, and leaves nothing behind`,
+    Workplace.test(async (place) => {
+      const demo = place.daemon("demo", "--nbd");
+      // Its image, its exporter, its attachment: it is writing from then on.
+      for (let steps = 0; steps < 3; steps++) await demo.waitFor("step");
+      const { code, stderr } = await demo.stop(signal);
+      assert.equal(code, 1, stderr);
+      assert.equal(stderr, `dst: Cannot finish the demo: ${signal} came; what it had made is removed\n`);
+      assert.deepEqual([...Deno.readDirSync(place.folder)], []);
+    }),
+  );
+}
+
+Deno.test(
+  "a second interrupt ends a copy whose exporter hangs",
+  Workplace.test(async (place) => {
+    place.file("source.img", 4 * MIB);
+    const { daemon, address } = await place.exporter("disk=mem:4M", "--layer", "delay:30000");
+    const copy = place.daemon("copy", "source.img", `${address}/disk`);
+    const holds = async () => (await place.run("info", `${address}/disk`)).stdout.includes(`pid ${copy.pid}`);
+    while (!await holds());
+    // Signals that come at the same time are one.
+    const interrupts = setInterval(() => copy.signal("SIGINT"), 50);
+    const { code, stderr } = await copy.result();
+    clearInterval(interrupts);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /^dst: Cannot finish the copy: SIGINT came again; the destination is incomplete\n$/);
+    await daemon.stop("SIGKILL");
+  }),
+);

@@ -109,3 +109,15 @@ Deno.test(
     ]);
   }),
 );
+
+Deno.test(
+  "a daemon that cannot say that it is ready ends, and leaves nothing behind",
+  Workplace.test(async (place) => {
+    const args = ["mem:1M", "--nbd", `unix:${place.folder}/nbd.sock`, ...place.exportOptions()];
+    const { code, stderr } = await place.runInto("/dev/full", "export", ...args);
+    assert.equal(code, 1);
+    assert.match(stderr, /^dst: Cannot write to standard output: No space left/);
+    assert.deepEqual([...Deno.readDirSync(`${place.folder}/run`)], []);
+    assert.throws(() => Deno.lstatSync(`${place.folder}/nbd.sock`), Deno.errors.NotFound);
+  }),
+);

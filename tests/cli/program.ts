@@ -39,6 +39,15 @@ export class Workplace {
     return runChild(args, this.#options());
   }
 
+  /** Runs a command whose standard output goes to a file. */
+  async runInto(path: string, ...args: string[]): Promise<{ code: number; stderr: string }> {
+    const { env, cwd } = this.#options();
+    const shell = ["-c", 'exec "$@" > "$0"', path, Deno.execPath(), ...PROGRAM, ...args];
+    const { code, stderr } = await new Deno.Command("sh", { args: shell, env: { NO_COLOR: "1", ...env }, cwd })
+      .output();
+    return { code, stderr: new TextDecoder().decode(stderr) };
+  }
+
   /** Runs a command that must fail, and checks that it fails as one should: one line, no stack. */
   async fails(code: number, message: RegExp, ...args: string[]): Promise<void> {
     const result = await this.run(...args);
@@ -71,7 +80,7 @@ export class Workplace {
   }
 
   #options() {
-    return { program: PROGRAM, cwd: this.folder, env: { DST_RUNTIME_DIR: `${this.folder}/run` } };
+    return { program: PROGRAM, cwd: this.folder, env: { DST_RUNTIME_DIR: `${this.folder}/run`, TMPDIR: this.folder } };
   }
 
   async #end(): Promise<void> {
