@@ -6,6 +6,7 @@
 import { type Command, helpOf, helpOfAll, parseArguments } from "./engine/control/arguments.ts";
 import { ExitCode, exitCodeOf, messageOf, usageFailure } from "./engine/control/failure.ts";
 import { LOG_LEVEL_DEFAULT, logger, type LogLevel, startLog, writeError, writeOutput } from "./engine/control/log.ts";
+import { printable } from "./engine/control/printable.ts";
 import { suggestion } from "./engine/control/suggest.ts";
 import manifest from "./deno.json" with { type: "json" };
 
@@ -104,7 +105,8 @@ if (import.meta.main) {
   try {
     exitCode = await run(Deno.args);
   } catch (error) {
-    writeError(`dst: ${messageOf(error)}\n`);
+    // It may name what somebody else has named: an export, a file.
+    writeError(`dst: ${printable(messageOf(error))}\n`);
     const stack = error instanceof Error ? error.stack ?? "" : "";
     for (const line of stack.split("\n")) logger("main").debug("{line}", { line });
     exitCode = exitCodeOf(error);

@@ -42,17 +42,20 @@ export const command: Command = {
     const remote = asUsage(() => parseRemote(args.positionals[0]));
     const json = args.has("--json");
     const seconds = args.integer("--seconds", 1, SECONDS_MAX) ?? SECONDS_DEFAULT;
-    if (!json) {
-      const columns = ["IOPS", "MB/s", "P50 us", "P99 us", "CPU us/op"].map((title) => title.padStart(10)).join("");
-      writeOutput(`${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${columns}\n`);
-    }
-    await bench(
-      { ...remote, ...sessionOptions(args), seconds, write: args.has("--write") },
-      (row) => writeOutput(json ? JSON.stringify({ event: "measured", ...row }) + "\n" : lineOf(row)),
-    );
+    let heading = headingLine();
+    await bench({ ...remote, ...sessionOptions(args), seconds, write: args.has("--write") }, (row) => {
+      if (json) return writeOutput(JSON.stringify({ event: "measured", ...row }) + "\n");
+      writeOutput(heading + lineOf(row));
+      heading = "";
+    });
     return 0;
   },
 };
+
+function headingLine(): string {
+  const columns = ["IOPS", "MB/s", "P50 us", "P99 us", "CPU us/op"].map((title) => title.padStart(10)).join("");
+  return `${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${columns}\n`;
+}
 
 function lineOf({ mix, depth, operations, bytes, elapsedMs, p50Us, p99Us, cpuUs }: BenchRow): string {
   const iops = Math.round(operations / elapsedMs * 1000);

@@ -94,7 +94,10 @@ export function findAttachment(records: readonly DaemonRecord[], text: string): 
   const device = text.startsWith("/") ? realPath(text) : `/dev/${text}`;
   for (const record of attachments) {
     const { attachment } = record;
-    if (record.id === text || attachment?.nbd === text || attachment?.device === device) return record;
+    if (
+      record.id === text || attachment?.nbd === text || attachment?.nbd === `unix:${text}` ||
+      attachment?.device === device
+    ) return record;
   }
   const present = attachments.map(placeOf).join(", ");
   throw new Failure(

@@ -18,14 +18,16 @@ function record(id: string, device: string | null, nbd: string | null): DaemonRe
   };
 }
 
-Deno.test("an attachment is found by its id, its device in either form, or its NBD address", () => {
+Deno.test("an attachment is found by its id, its device in either form, or its NBD address or socket", () => {
   const records = [
     { ...record("0", null, null), kind: "export" as const, attachment: null },
     record("0", "/dev/ublkb0", null),
     record("nbd-9", null, "unix:/run/x.sock"),
   ];
   for (const text of ["0", "/dev/ublkb0", "ublkb0"]) assert.equal(findAttachment(records, text), records[1]);
-  for (const text of ["nbd-9", "unix:/run/x.sock"]) assert.equal(findAttachment(records, text), records[2]);
+  for (const text of ["nbd-9", "unix:/run/x.sock", "/run/x.sock"]) {
+    assert.equal(findAttachment(records, text), records[2]);
+  }
   assert.throws(() => findAttachment(records, "1"), /"1" is not attached here; there is \/dev\/ublkb0, unix:/);
   assert.throws(() => findAttachment([], "1"), /nothing is/);
 });

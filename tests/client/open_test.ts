@@ -59,6 +59,31 @@ testEachLoop("where nobody listens the connection is refused, on each address of
   await assert.rejects(client.open({ host: "nowhere.invalid", port }), /the name nowhere\.invalid is not known/);
 });
 
+testEachLoop("what an exporter says does not drive the terminal", async (loop) => {
+  // The answer to a hello: BAD_REQUEST (41) in a STATUS TLV, and a TEXT with an escape sequence, padded to 8 bytes.
+  const answer = new Uint8Array(48);
+  const view = new DataView(answer.buffer);
+  answer.set(new TextEncoder().encode("DSTREPLY"));
+  view.setUint16(8, 1, true);
+  view.setUint32(12, 32, true);
+  view.setUint16(16, 4, true);
+  view.setUint32(20, 4, true);
+  view.setUint32(24, 41, true);
+  view.setUint16(32, 5, true);
+  view.setUint32(36, 8, true);
+  answer.set(new TextEncoder().encode("\u001b[31mno!"), 40);
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const served = listener.accept().then(async (connection) => {
+    await connection.read(new Uint8Array(512));
+    await connection.write(answer);
+    connection.close();
+  });
+  await using client = new TestClient(loop);
+  assert.match(await refusal(client, { host: "127.0.0.1", port: listener.addr.port }), /refuses: \[31mno!$/);
+  await served;
+  listener.close();
+});
+
 testEachLoop("a peer that is no exporter is called so", async (loop) => {
   const answers: [string, RegExp][] = [
     ["", /closed the connection before it had answered: is it a DST exporter\?/],
