@@ -132,7 +132,7 @@ export function refusalText(
       }, and with --shared at the exporter several may write`;
     }
     case Status.NO_RESOURCES:
-      return `${where} has no room for it (${printable(text)}): a smaller --depth may do`;
+      return `${where} cannot take another client: ${printable(text)}`;
     default:
       return `${where} refuses: ${printable(text)}`;
   }

@@ -183,7 +183,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     }
     const slots = this.#stopping === null ? this.#engine.slots.reserve(message.depth + 1) : null;
     if (slots === null) {
-      const text = `The exporter has no memory for a lane of depth ${message.depth}`;
+      const text = `The exporter has no memory for a lane of depth ${message.depth}: a smaller one may do`;
       this.#say({ say: "unprepared", token, status: Status.NO_RESOURCES, text });
       return;
     }

@@ -7,6 +7,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import * as v from "valibot";
+import { removeIfThere } from "../engine/control/runtime.ts";
 
 /** A disk's record. */
 export interface DiskRecord {
@@ -99,6 +100,7 @@ export class StateDirectory {
         folder.close();
       }
     } catch (error) {
+      removeIfThere(temporary);
       throw new Error(`Cannot write the record ${path}: ${(error as Error).message}`);
     }
   }
