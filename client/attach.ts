@@ -5,7 +5,7 @@
  */
 import type { NbdAddress, RemoteAddress } from "../engine/control/address.ts";
 import { digestName } from "../engine/control/digests.ts";
-import { messageOf } from "../engine/control/failure.ts";
+import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";
 import { makeWakeFd, Thread } from "../engine/thread.ts";
@@ -72,6 +72,7 @@ export interface RunningAttachment {
   /**
    * Drains and detaches. With `force` also while the device is in use: what was not yet written is then lost.
    *
+   * @throws {LossFailure} when it is detached, but something may be lost though nobody forced it
    * @throws {Error} that names who uses it, when it is in use; everything goes on as before
    */
   detach(force: boolean): Promise<void>;
@@ -89,8 +90,12 @@ interface Frontend {
   readonly nbd: string | null;
   /** In bytes: whole blocks of the front-end's. */
   readonly size: number;
-  /** Lets nobody use it any more. Throws, and leaves everything as it is, when somebody does, unless forced. */
-  stop(force: boolean): Promise<void>;
+  /**
+   * Lets nobody use it any more; resolves with what was lost by that, or null.
+   *
+   * @throws {Error} and leaves everything as it is, when somebody uses it, unless forced
+   */
+  stop(force: boolean): Promise<string | null>;
   /** Gives back what is left of it after the thread has died. */
   abandon(): Promise<void>;
 }
@@ -181,6 +186,7 @@ async function serveNbd(
       }
       removePath();
       await orAbort(thread, thread.ask({ ask: "stopNbd" }), force);
+      return null;
     },
     abandon: () => Promise.resolve(removePath()),
   };
@@ -227,12 +233,12 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
       const claim = force ? -1 : await device.claim();
       const users = force ? device.users() : null;
       if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
-      try {
-        await orAbort(thread, device.sync(), force);
-      } catch (error) {
-        log.error(`${device.path}: what was not yet written is lost: ${messageOf(error)}`);
-      }
+      const loss = await orAbort(thread, device.sync(), force).then(
+        () => null,
+        (error) => `what was not yet written is lost (${messageOf(error)})`,
+      );
       await remove(force, claim);
+      return loss;
     },
     // The driver ends a device whose server is gone; what it keeps of it is removed here.
     abandon: async () => {
@@ -264,19 +270,27 @@ function running(thread: AttachThread, shape: OpenedShape, frontend: Frontend): 
     detach: async (force) => {
       if (isLeaving) throw new Error(`${frontend.device ?? frontend.nbd} is being detached already`);
       isLeaving = true;
+      let loss: string | null;
       try {
-        await frontend.stop(force);
+        loss = await frontend.stop(force);
       } catch (error) {
         isLeaving = false;
         throw error;
       }
-      try {
-        await orAbort(thread, thread.ask({ ask: "flush" }), force);
-      } catch (error) {
-        log.error(`The last flush failed (${messageOf(error)}): what no flush before it covered may be lost`);
+      if (loss === null && !shape.geometry.readOnly) {
+        loss = await orAbort(thread, thread.ask({ ask: "flush" }), force).then(
+          () => null,
+          (error) => `the last flush failed (${messageOf(error)}), and what no flush before it covered may be lost`,
+        );
       }
       await leave(thread);
-      resolve(null);
+      if (loss === null || force) {
+        if (loss !== null) log.error("{loss}", { loss: `As it was forced: ${loss}` });
+        return resolve(null);
+      }
+      const failure = new LossFailure(`${frontend.device ?? frontend.nbd} is detached, but ${loss}`);
+      resolve(failure);
+      throw failure;
     },
   };
 }

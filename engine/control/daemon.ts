@@ -6,7 +6,7 @@
  */
 import type { OptionSpec, ParsedArguments } from "./arguments.ts";
 import { backgroundLog, runInBackground, WaitingParent } from "./background.ts";
-import { ExitCode, exitCodeOf, messageOf, usageFailure } from "./failure.ts";
+import { ExitCode, exitCodeOf, LossFailure, messageOf, usageFailure } from "./failure.ts";
 import { logger } from "./log.ts";
 import { announce, type Announcement, lineOf } from "./output.ts";
 import { type DaemonKind, type DaemonSelf, removeIfThere, RuntimeDirectory } from "./runtime.ts";
@@ -27,7 +27,12 @@ export interface Daemon {
   /** Printed when it has ended as it was asked to. */
   readonly farewell: Announcement;
   status(): Promise<unknown>;
-  /** Ends it; throws, and goes on serving, when it is in use and not forced. */
+  /**
+   * Ends it.
+   *
+   * @throws {LossFailure} when it has ended, but not all is well: that is then `ended`, too
+   * @throws {Error} when it is in use and not forced: it goes on serving
+   */
   leave(force: boolean): Promise<void>;
   /** Resolves, and never rejects, at its end: with what ended it, or null when it was asked to. */
   readonly ended: Promise<Error | null>;
@@ -138,6 +143,7 @@ class Signals {
       try {
         await daemon.leave(false);
       } catch (error) {
+        if (error instanceof LossFailure) return;
         logger(kind).warning("{reason}", { reason: messageOf(error) });
         if (json) announce({ json: { event: "refused", reason: messageOf(error) }, text: "" }, json);
       }

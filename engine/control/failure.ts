@@ -26,6 +26,9 @@ export class Failure extends Error {
   }
 }
 
+/** A daemon has ended as it was asked to, but something may be lost. The message says what. */
+export class LossFailure extends Failure {}
+
 /** Arguments that could not be understood. */
 export function usageFailure(message: string): Failure {
   return new Failure(message, ExitCode.USAGE);

@@ -142,3 +142,27 @@ Deno.test(
     await daemon.stop("SIGKILL");
   }),
 );
+
+for (const way of ["a signal", "dst detach"] as const) {
+  Deno.test(
+    `writes that no flush could cover make ${way} end with exit code 1 and say what may be lost`,
+    Workplace.test(async (place) => {
+      place.file("disk.img", 8 * MIB);
+      const { daemon: exporter, address } = await place.exporter("disk.img");
+      const nbd = `unix:${place.folder}/nbd.sock`;
+      const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
+      await daemon.waitFor("attached");
+      const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
+      await writePattern(disk, 4 * MIB, 5);
+      await disk.close();
+      Deno.kill(exporter.pid, "SIGKILL");
+      await exporter.result();
+      if (way === "a signal") Deno.kill(daemon.pid, "SIGTERM");
+      else await place.fails(1, /is detached, but .* may be lost/, "detach", nbd);
+      const { code, stderr } = await daemon.result();
+      assert.equal(code, 1);
+      assert.match(stderr, /dst: .*is detached, but .* may be lost/);
+      await place.fails(1, /is not attached here; nothing is/, "detach", nbd);
+    }),
+  );
+}
