@@ -99,7 +99,7 @@ export function registerClientDoorCases({ test, digest }: ClientCases): void {
       [Status.NOT_FOUND, [], /no export/],
       [Status.BUSY, [current], /ann at home/],
       [Status.DENIED, [], /permi/],
-      [Status.NO_RESOURCES, [], /room|memory/],
+      [Status.NO_RESOURCES, [], /cannot take another client: because of the weather/],
       [99, [], /because of the weather/],
     ];
     for (const [status, more, expected] of refusals) {
