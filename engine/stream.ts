@@ -57,8 +57,6 @@ const State = { OPEN: 0, LINGERING: 1, CLOSING: 2, CLOSED: 3 } as const;
 
 /** One connection. Made by {@link Streams.open}. */
 export class Stream {
-  /** Free for the owner: who this stream belongs to. */
-  cookie = 0;
   readonly #engine: Engine;
   readonly #streams: Streams;
   readonly #index: number;
