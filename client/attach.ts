@@ -4,7 +4,7 @@
  * @module
  */
 import type { NbdAddress, RemoteAddress } from "../engine/control/address.ts";
-import { digestName } from "../engine/control/digests.ts";
+import { digestName } from "../engine/control/algorithms.ts";
 import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";

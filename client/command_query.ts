@@ -5,7 +5,7 @@
  */
 import { parseHostPort, parseRemote } from "../engine/control/address.ts";
 import { asUsage, type Command, type OptionSpec, type ParsedArguments } from "../engine/control/arguments.ts";
-import { DIGESTS, parseDigests } from "../engine/control/digests.ts";
+import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
 import { writeOutput } from "../engine/control/log.ts";
 import { table } from "../engine/control/output.ts";
 import { printable } from "../engine/control/printable.ts";
@@ -76,7 +76,7 @@ export const infoCommand: Command = {
 
 function queryOptions(args: ParsedArguments): QueryOptions {
   return {
-    digests: args.read("--digest", parseDigests) ?? DIGESTS,
+    digests: args.read("--digest", parseDigests) ?? suiteDefaults(false).digests,
     loop: args.value("--loop") as QueryOptions["loop"] | undefined ?? "auto",
   };
 }

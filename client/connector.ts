@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { digestName } from "../engine/control/digests.ts";
+import { digestName } from "../engine/control/algorithms.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "../engine/stream.ts";
 import { SocketLevel, SocketOption } from "../ffi/constants.ts";

@@ -5,7 +5,7 @@
  */
 import { lookup } from "node:dns/promises";
 import { formatHostPort, formatRemote, type HostPort } from "../engine/control/address.ts";
-import { digestNumbers } from "../engine/control/digests.ts";
+import { digestNumbers } from "../engine/control/algorithms.ts";
 import { printable } from "../engine/control/printable.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";

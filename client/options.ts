@@ -4,7 +4,7 @@
  * @module
  */
 import type { OptionSpec, ParsedArguments } from "../engine/control/arguments.ts";
-import { DIGESTS, parseDigests } from "../engine/control/digests.ts";
+import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
 import type { SessionOptions } from "./attach.ts";
 
 /** As `DEPTH_MAX` of the protocol's specification. */
@@ -34,7 +34,7 @@ export const SESSION_OPTIONS: readonly OptionSpec[] = [
 export function sessionOptions(args: ParsedArguments): SessionOptions {
   return {
     depth: args.integer("--depth", 1, DEPTH_MAX) ?? DEPTH_DEFAULT,
-    digests: args.read("--digest", parseDigests) ?? DIGESTS,
+    digests: args.read("--digest", parseDigests) ?? suiteDefaults(false).digests,
     loop: args.value("--loop") as SessionOptions["loop"] | undefined ?? "auto",
     holder: holderOf(Deno.hostname(), Deno.pid),
   };

@@ -13,7 +13,7 @@ import {
 } from "../engine/control/address.ts";
 import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
-import { DIGESTS, parseDigests } from "../engine/control/digests.ts";
+import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
 import { usageFailure } from "../engine/control/failure.ts";
 import { printable } from "../engine/control/printable.ts";
 import { type ExporterConfig, readConfig } from "./config.ts";
@@ -128,7 +128,7 @@ export function exporterOptions(args: ParsedArguments): ExporterOptions {
     nbd: args.read("--nbd", parseNbdAddress) ?? config.nbd ?? null,
     loop: args.value("--loop") as ExporterOptions["loop"] | undefined ?? config.loop ?? "auto",
     stateDir: args.value("--state-dir") ?? config.stateDir ?? defaultStateDir(),
-    digests: args.read("--digest", parseDigests) ?? config.digests ?? DIGESTS,
+    digests: args.read("--digest", parseDigests) ?? config.digests ?? suiteDefaults(false).digests,
   };
 }
 

@@ -6,7 +6,7 @@
 import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { checkName, nameOfPath, parseHostPort, parseNbdAddress } from "../engine/control/address.ts";
-import { DIGESTS } from "../engine/control/digests.ts";
+import { DIGESTS } from "../engine/control/algorithms.ts";
 import { usageFailure } from "../engine/control/failure.ts";
 import { suggestion } from "../engine/control/suggest.ts";
 import type { ExporterOptions, ExportOptions } from "./exporter.ts";

@@ -5,7 +5,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import type { HostPort, NbdAddress } from "../engine/control/address.ts";
-import { digestNumbers } from "../engine/control/digests.ts";
+import { digestNumbers } from "../engine/control/algorithms.ts";
 import { logger } from "../engine/control/log.ts";
 import { type LayerSpec, parseLayer } from "../engine/layers/mod.ts";
 import { type Listening, listenNbd, listenTcp, removeSocketFile } from "../engine/listen.ts";
