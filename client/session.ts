@@ -1,5 +1,5 @@
 /**
- * A session at the client: a disk of another machine as a block device, over one lane.
+ * A session at the client: a disk of another machine as a block device, over one of its lanes.
  *
  * @module
  */
@@ -10,6 +10,7 @@ import {
   type Geometry,
   Operation,
   PENDING,
+  RequestFlag,
 } from "../engine/block.ts";
 import type { Engine } from "../engine/engine.ts";
 import { SLOT_PAYLOAD_BYTES, type Slots } from "../engine/slots.ts";
@@ -22,6 +23,7 @@ import { CODEC_SCRATCH_BYTES, FrameCodec } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import { Access, Feature, type Grant } from "../protocol/grant.ts";
 import { writeUint64 } from "../protocol/wire.ts";
+import { MutationLedger } from "./ledger.ts";
 
 /** How long the answer to CLOSE may take, in milliseconds: nothing executes any more, so it is a round trip. */
 const CLOSE_MS = 5000;
@@ -52,6 +54,14 @@ export interface SessionOwner {
   onResized(size: number): void;
 }
 
+/** One of a session's lanes. */
+export interface LanePlace {
+  /** Its number, from 0. The session is closed on lane 0; the others end with it. */
+  readonly lane: number;
+  /** What of the session may be lost: one for all its lanes. */
+  readonly ledger: MutationLedger;
+}
+
 /**
  * A session over one lane. A request of a Worker's slot is sent from that slot and received straight into it; when every
  * slot of the lane is taken, or its payload credit is used up, the Worker's slot waits its turn.
@@ -67,6 +77,8 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   readonly #slots: Slots;
   readonly #owner: SessionOwner;
   readonly #lane: ClientLane;
+  readonly #laneNumber: number;
+  readonly #ledger: MutationLedger;
   /** The Worker's slot with the memory of the lane's own messages. */
   readonly #controlSlots: Uint32Array;
   readonly #codecAt: number;
@@ -74,6 +86,8 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   #ticking = false;
   #isFenced = false;
   #isEnding = false;
+  /** Why this side has dropped the connection, or null. */
+  #dropped: string | null = null;
   /** The errno of every request once the session is over, else 0. */
   #failure = 0;
   #failureText: string | null = null;
@@ -88,6 +102,8 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   /** How much of a READ or WRITE is not done, in bytes. */
   readonly #left: Float64Array;
   readonly #extentBytes: Uint32Array;
+  /** Of a FLUSH: what it covers. */
+  readonly #marks: Int32Array;
 
   // By the lane's slot.
   /** The Worker's slot that it serves, or {@link NONE}. */
@@ -103,19 +119,28 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   /**
    * @param controlSlots one slot of the Worker, which is the session's until {@link close}
    * @param owner is told of the session's end
+   * @param place which lane it is; without it the only one
    */
-  constructor(engine: Engine, controlSlots: Uint32Array, grant: Grant, owner: SessionOwner) {
+  constructor(
+    engine: Engine,
+    controlSlots: Uint32Array,
+    grant: Grant,
+    owner: SessionOwner,
+    place: LanePlace = { lane: 0, ledger: new MutationLedger() },
+  ) {
     this.#engine = engine;
     this.#slots = engine.slots;
     this.#owner = owner;
     this.#controlSlots = controlSlots;
     this.#codecAt = engine.slots.payloadAt(controlSlots[0]);
+    this.#laneNumber = place.lane;
+    this.#ledger = place.ledger;
     this.grant = grant;
     this.geometry = geometryOf(grant);
     const most = Math.min(grant.maxPayload, SLOT_PAYLOAD_BYTES);
     this.partBytes = most - most % grant.logicalBlock;
     this.#lane = new ClientLane(engine.arena, {
-      lane: 0,
+      lane: place.lane,
       depth: grant.slots,
       // What a slot has no room for is refused as a protocol error, should an exporter send more than was wished for.
       maxPayload: most,
@@ -129,6 +154,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     this.#flags = new Uint8Array(count);
     this.#left = new Float64Array(count);
     this.#extentBytes = new Uint32Array(count);
+    this.#marks = new Int32Array(count);
     this.#waiting = new Uint32Array(count);
     this.#slotOf = new Int32Array(grant.slots).fill(NONE);
     this.#free = new Uint16Array(grant.slots);
@@ -187,9 +213,11 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   }
 
   /**
-   * Ends the session at the exporter. No request is under way, and what is to survive was flushed.
+   * Ends the session at the exporter; on a lane other than 0, awaits that lane 0 ends it. No request is under way, and
+   * what is to survive was flushed.
    *
-   * @param onLeft is told, now or later, when nothing is left of the connection; `clean`: the exporter has confirmed it
+   * @param onLeft is told, now or later, when nothing is left of the connection; `clean`: the exporter has confirmed it,
+   * which it does on lane 0 alone
    */
   leave(onLeft: (clean: boolean) => void): void {
     if (this.inFlight > 0) throw new Error("Cannot leave: requests are under way");
@@ -199,12 +227,17 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     }
     this.#onLeft = onLeft;
     this.#failure = -Errno.EIO;
-    if (this.#stream.isOpen) this.#lane.close();
+    if (this.#stream.isOpen && this.#laneNumber === 0) this.#lane.close();
     this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.now + CLOSE_MS);
   }
 
-  /** Drops the connection: what is under way fails, and `onLost` follows. */
-  abort(): void {
+  /**
+   * Drops the connection: what is under way fails, and `onLost` follows.
+   *
+   * @param reason for people, without a capital or a full stop
+   */
+  abort(reason: string): void {
+    this.#dropped ??= reason;
     this.#stream?.close();
   }
 
@@ -235,6 +268,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     } else {
       this.#extentBytes[slot] = payloadBytes;
     }
+    if (status === 0) this.#note(slot, operation);
     this.#slotOf[laneSlot] = NONE;
     this.#free[this.#freeCount++] = laneSlot;
     this.#startWaiting();
@@ -345,6 +379,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     const flags = this.#flags[slot];
     const at = slots.payloadAt(slot);
     if (operation === Operation.FLUSH) {
+      this.#marks[slot] = this.#ledger.mark();
       this.#lane.request(laneSlot, at, operation, 0, 0, flags);
     } else if (operation === Operation.READ || operation === Operation.WRITE) {
       const part = this.#partOf(slot);
@@ -353,6 +388,17 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
       this.#lane.request(laneSlot, at + skip, operation, slots.offset[slot] + skip, part, flags);
     } else {
       this.#lane.request(laneSlot, at, operation, slots.offset[slot], slots.length[slot], flags);
+    }
+  }
+
+  /** Keeps account of a request that has succeeded. */
+  #note(slot: number, operation: number): void {
+    if (operation === Operation.FLUSH) {
+      this.#ledger.cover(this.#marks[slot]);
+    } else if (
+      operation === Operation.WRITE || operation === Operation.WRITE_ZEROES || operation === Operation.DISCARD
+    ) {
+      if ((this.#flags[slot] & RequestFlag.FUA) === 0) this.#ledger.acknowledge();
     }
   }
 
@@ -410,6 +456,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   #reasonOf(errno: number): string {
     if (this.#isFenced) return "another client has taken over the export";
     if (this.#lane.error !== 0) return `the connection was dropped: ${protocolErrorText(this.#lane.error)}`;
+    if (this.#dropped !== null) return this.#dropped;
     if (this.#isEnding) return "the exporter was stopped";
     if (errno !== 0) return `the connection was lost: ${errnoMessage(errno)}`;
     return "the exporter closed the connection";
