@@ -66,7 +66,11 @@ export class Core {
   readonly address: number;
   /** Offset of the first byte that the core itself does not use, a multiple of 4096. */
   readonly freeFrom: number;
-  readonly #exports: typeof Generated;
+  /**
+   * What the core exports, for the modules beside this one. It trusts its arguments: a wrong one overwrites the core's
+   * own tables. Ask {@link holds} before.
+   */
+  readonly exports: typeof Generated;
 
   /**
    * Makes the instance and its memory.
@@ -79,9 +83,9 @@ export class Core {
     if (!Number.isSafeInteger(bytes) || bytes < 1 || bytes > MEMORY_BYTES_MAX) {
       throw new RangeError(`Cannot make a memory of ${bytes} bytes: it must have 1 to ${MEMORY_BYTES_MAX}`);
     }
-    this.#exports = instantiate();
-    const { memory } = this.#exports;
-    this.freeFrom = this.#exports.free_from();
+    this.exports = instantiate();
+    const { memory } = this.exports;
+    this.freeFrom = this.exports.free_from();
     const pages = Math.ceil(bytes / PAGE_BYTES);
     const ownPages = memory.buffer.byteLength / PAGE_BYTES;
     if (pages < ownPages) {
@@ -113,13 +117,13 @@ export class Core {
    */
   crc32c(at: number, length: number, outAt: number): void {
     this.#check(at, length, outAt);
-    this.#exports.crc32c(at, length, outAt);
+    this.exports.crc32c(at, length, outAt);
   }
 
   /** {@link crc32c} by the same kernel without SIMD, to be compared with. */
   crc32cPortable(at: number, length: number, outAt: number): void {
     this.#check(at, length, outAt);
-    this.#exports.crc32c_portable(at, length, outAt);
+    this.exports.crc32c_portable(at, length, outAt);
   }
 
   /**
@@ -132,7 +136,7 @@ export class Core {
    */
   xxh64(at: number, length: number, outAt: number): void {
     this.#check(at, length, outAt);
-    this.#exports.xxh64(at, length, outAt);
+    this.exports.xxh64(at, length, outAt);
   }
 
   /**
@@ -155,13 +159,20 @@ export class Core {
     this.view.setBigUint64(at, before, true);
   }
 
-  /** The core trusts its arguments: a wrong one would overwrite its own tables. Also refuses what is not a number. */
+  /**
+   * Whether the bytes lie in the free area.
+   *
+   * @param at an offset, or any other number
+   * @param length at most {@link DIGEST_INPUT_BYTES_MAX}
+   */
+  holds(at: number, length: number): boolean {
+    return at >= this.freeFrom && length >= 0 && length <= DIGEST_INPUT_BYTES_MAX && at + length <= this.size;
+  }
+
   #check(at: number, length: number, outAt: number): void {
-    const size = this.size;
-    const inputFits = at >= this.freeFrom && length >= 0 && length <= DIGEST_INPUT_BYTES_MAX && at + length <= size;
-    if (!inputFits || !(outAt >= this.freeFrom && outAt + DIGEST_BYTES <= size)) {
+    if (!this.holds(at, length) || !this.holds(outAt, DIGEST_BYTES)) {
       throw new RangeError(
-        `Cannot digest ${length} bytes at ${at} to ${outAt}: the free area is from ${this.freeFrom} to ${size}`,
+        `Cannot digest ${length} bytes at ${at} to ${outAt}: the free area is from ${this.freeFrom} to ${this.size}`,
       );
     }
   }

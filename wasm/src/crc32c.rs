@@ -24,7 +24,11 @@
 //! searches and shows that [`Sparse`] reaches least of all with four terms, and [`Dense`] least of all with six and a
 //! nearest tap of at least 120; that they are multiples is checked at compile time.
 
-use crate::vector::Vector;
+use crate::{
+    guard::{Digest, KEY_BYTES, Tag, Workspace},
+    vector::Vector,
+};
+use core::marker::PhantomData;
 
 /// 0x1EDC6F41 with its bits reflected, as bit 0 of a byte is the highest power.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
@@ -67,7 +71,7 @@ const fn residue_bytes(reach: usize) -> usize {
     (reach + 16).next_multiple_of(16)
 }
 
-/// The buffers of [`digest`], which keep nothing from call to call. They exist so that a call neither allocates nor
+/// The buffers of [`update`], which keep nothing from call to call. They exist so that a call neither allocates nor
 /// clears a large stack frame.
 #[repr(align(64))]
 pub struct Scratch {
@@ -96,21 +100,52 @@ impl Default for Scratch {
 
 /// The checksum of the bytes, as a number; the wire carries it little-endian.
 pub fn digest<V: Vector>(bytes: &[u8], scratch: &mut Scratch) -> u32 {
+    !update::<V>(START, bytes, scratch)
+}
+
+/// The state before the first byte. The checksum is the complement of the state after the last.
+pub const START: u32 = !0;
+
+/// Continues from `state` over the bytes: cutting a message into pieces gives the same as taking it whole.
+pub fn update<V: Vector>(state: u32, bytes: &[u8], scratch: &mut Scratch) -> u32 {
     let Scratch {
         line,
         sparse_residue,
         dense_residue,
     } = scratch;
     if bytes.len() < DENSE_FROM {
-        return !by_tables(!0, bytes);
+        return by_tables(state, bytes);
     }
     let left = if bytes.len() < SPARSE_FROM {
-        fold::<V, Dense>(!0, bytes, line, dense_residue)
+        fold::<V, Dense>(state, bytes, line, dense_residue)
     } else {
-        let left = fold::<V, Sparse>(!0, bytes, line, sparse_residue);
+        let left = fold::<V, Sparse>(state, bytes, line, sparse_residue);
         fold::<V, Dense>(0, &sparse_residue[..left], line, dense_residue)
     };
-    !by_tables(0, &dense_residue[..left])
+    by_tables(0, &dense_residue[..left])
+}
+
+/// A checksum whose input comes in pieces. Any bit pattern is one, so that it may lie in the host's memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct State<V>(u32, PhantomData<V>);
+
+impl<V: Vector> Digest for State<V> {
+    const TAG_BYTES: usize = 8;
+
+    fn new(_key: Option<&[u8; KEY_BYTES]>) -> Self {
+        Self(START, PhantomData)
+    }
+
+    fn update(&mut self, bytes: &[u8], work: &mut Workspace) {
+        self.0 = update::<V>(self.0, bytes, &mut work.fold);
+    }
+
+    fn finish(&mut self) -> Tag {
+        let mut tag = [0; 32];
+        tag[..4].copy_from_slice(&(!self.0).to_le_bytes());
+        tag
+    }
 }
 
 /// Folds `bytes`, whose checksum so far is `state`, into fewer bytes with the same checksum from state 0, puts them
@@ -298,6 +333,23 @@ mod tests {
                     "length {length}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn pieces_give_what_the_whole_gives() {
+        let bytes: Vec<u8> = (0..70000u32)
+            .map(|i| (i.wrapping_mul(2654435761) >> 24) as u8)
+            .collect();
+        let mut scratch = Scratch::new();
+        for cut in [0, 1, 100, 511, 512, 4096, 20480, 65536, 70000] {
+            let (head, tail) = bytes.split_at(cut);
+            let state = update::<u128>(START, head, &mut scratch);
+            assert_eq!(
+                !update::<u128>(state, tail, &mut scratch),
+                bit_by_bit(&bytes),
+                "cut at {cut}"
+            );
         }
     }
 

@@ -4,6 +4,8 @@
 //! There is no SIMD twin: WebAssembly multiplies 64-bit lanes no faster in a vector, and the four lanes of XXH64
 //! already fill the one multiplier that a core has. So this one kernel is both the fast and the portable one.
 
+use crate::guard::{Digest, KEY_BYTES, Tag, Workspace};
+
 const PRIME_1: u64 = 0x9E37_79B1_85EB_CA87;
 const PRIME_2: u64 = 0xC2B2_AE3D_27D4_EB4F;
 const PRIME_3: u64 = 0x1656_67B1_9E37_79F9;
@@ -14,40 +16,98 @@ const PRIME_5: u64 = 0x27D4_EB2F_1656_67C5;
 /// multiplications; more than two gain nothing.
 const STEP: usize = 64;
 
+/// Bytes that every piece but the last must be a multiple of.
+pub const STRIPE: usize = 32;
+
 /// The digest of the bytes, as a number; the wire carries it little-endian.
 pub fn digest(bytes: &[u8]) -> u64 {
-    let length = bytes.len() as u64;
-    let (mut hash, mut rest) = if bytes.len() < 32 {
-        (PRIME_5, bytes)
-    } else {
-        let mut lanes = [PRIME_1.wrapping_add(PRIME_2), PRIME_2, 0, PRIME_1.wrapping_neg()];
+    let mut state = State::START;
+    state.update(bytes);
+    state.finish()
+}
+
+/// A digest whose input comes in pieces. Any bit pattern is one, so that it may lie in the host's memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct State {
+    lanes: [u64; 4],
+    /// Bytes so far.
+    length: u64,
+    /// The last bytes, as many as are over a multiple of [`STRIPE`].
+    rest: [u8; STRIPE],
+}
+
+impl State {
+    /// Before the first piece.
+    pub const START: Self = Self {
+        lanes: [PRIME_1.wrapping_add(PRIME_2), PRIME_2, 0, PRIME_1.wrapping_neg()],
+        length: 0,
+        rest: [0; STRIPE],
+    };
+
+    /// Takes a piece. Every piece but the last must be a multiple of [`STRIPE`] bytes.
+    #[inline(always)]
+    pub fn update(&mut self, bytes: &[u8]) {
+        debug_assert!(self.length.is_multiple_of(STRIPE as u64), "only the last piece is odd");
+        self.length = self.length.wrapping_add(bytes.len() as u64);
+        let mut lanes = self.lanes;
         let (steps, rest) = bytes.as_chunks::<STEP>();
         for step in steps {
             stripe(&mut lanes, step.first_chunk().expect("half a step"));
             stripe(&mut lanes, step.last_chunk().expect("half a step"));
         }
-        let (stripes, rest) = rest.as_chunks::<32>();
+        let (stripes, rest) = rest.as_chunks::<STRIPE>();
         for half in stripes {
             stripe(&mut lanes, half);
         }
-        (converge(lanes), rest)
-    };
-    hash = hash.wrapping_add(length);
-    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
-        hash ^= round(0, u64::from_le_bytes(*head));
-        hash = hash.rotate_left(27).wrapping_mul(PRIME_1).wrapping_add(PRIME_4);
-        rest = tail;
+        self.lanes = lanes;
+        self.rest[..rest.len()].copy_from_slice(rest);
     }
-    if let Some((head, tail)) = rest.split_first_chunk::<4>() {
-        hash ^= u64::from(u32::from_le_bytes(*head)).wrapping_mul(PRIME_1);
-        hash = hash.rotate_left(23).wrapping_mul(PRIME_2).wrapping_add(PRIME_3);
-        rest = tail;
+
+    /// The digest of all pieces.
+    #[inline(always)]
+    pub fn finish(&self) -> u64 {
+        let mut hash = if self.length < STRIPE as u64 {
+            PRIME_5
+        } else {
+            converge(self.lanes)
+        };
+        hash = hash.wrapping_add(self.length);
+        let mut rest = &self.rest[..(self.length % STRIPE as u64) as usize];
+        while let Some((head, tail)) = rest.split_first_chunk::<8>() {
+            hash ^= round(0, u64::from_le_bytes(*head));
+            hash = hash.rotate_left(27).wrapping_mul(PRIME_1).wrapping_add(PRIME_4);
+            rest = tail;
+        }
+        if let Some((head, tail)) = rest.split_first_chunk::<4>() {
+            hash ^= u64::from(u32::from_le_bytes(*head)).wrapping_mul(PRIME_1);
+            hash = hash.rotate_left(23).wrapping_mul(PRIME_2).wrapping_add(PRIME_3);
+            rest = tail;
+        }
+        for &byte in rest {
+            hash ^= u64::from(byte).wrapping_mul(PRIME_5);
+            hash = hash.rotate_left(11).wrapping_mul(PRIME_1);
+        }
+        avalanche(hash)
     }
-    for &byte in rest {
-        hash ^= u64::from(byte).wrapping_mul(PRIME_5);
-        hash = hash.rotate_left(11).wrapping_mul(PRIME_1);
+}
+
+impl Digest for State {
+    const TAG_BYTES: usize = 8;
+
+    fn new(_key: Option<&[u8; KEY_BYTES]>) -> Self {
+        Self::START
     }
-    avalanche(hash)
+
+    fn update(&mut self, bytes: &[u8], _work: &mut Workspace) {
+        self.update(bytes);
+    }
+
+    fn finish(&mut self) -> Tag {
+        let mut tag = [0; 32];
+        tag[..8].copy_from_slice(&State::finish(self).to_le_bytes());
+        tag
+    }
 }
 
 /// One word into one lane.
@@ -92,12 +152,24 @@ fn avalanche(mut hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::digest;
+    use super::{STRIPE, State, digest};
 
     #[test]
     fn known_digests() {
         assert_eq!(digest(b""), 0xef46_db37_51d8_e999);
         assert_eq!(digest(b"a"), 0xd24e_c4f1_a98c_6e5b);
         assert_eq!(digest(b"abc"), 0x44bc_2cf5_ad77_0999);
+    }
+    #[test]
+    fn pieces_give_what_the_whole_gives() {
+        let bytes: Vec<u8> = (0..300u32).map(|i| (i.wrapping_mul(2654435761) >> 24) as u8).collect();
+        for length in 0..bytes.len() {
+            for cut in (0..=length).step_by(STRIPE) {
+                let mut state = State::START;
+                state.update(&bytes[..cut]);
+                state.update(&bytes[cut..length]);
+                assert_eq!(state.finish(), digest(&bytes[..length]), "{length} bytes cut at {cut}");
+            }
+        }
     }
 }
