@@ -18,8 +18,7 @@ import type { Stream, StreamOwner } from "../engine/stream.ts";
 import type { TimerHandler } from "../engine/timers.ts";
 import { Errno, errnoMessage } from "../ffi/errno.ts";
 import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../protocol/client_lane.ts";
-import type { ClientHandoff } from "../protocol/client_door.ts";
-import { CODEC_SCRATCH_BYTES, FrameCodec } from "../protocol/codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import { Access, Feature, type Grant } from "../protocol/grant.ts";
 import { writeUint64 } from "../protocol/wire.ts";
@@ -27,10 +26,8 @@ import { MutationLedger } from "./ledger.ts";
 
 /** How long the answer to CLOSE may take, in milliseconds: nothing executes any more, so it is a round trip. */
 const CLOSE_MS = 5000;
-/** A multiple of 64, so that what follows the codec's scratch stays aligned to a cache line. */
-const CODEC_BYTES = Math.ceil(CODEC_SCRATCH_BYTES / 64) * 64;
 
-if (CODEC_BYTES + CLIENT_LANE_CONTROL_BYTES > SLOT_PAYLOAD_BYTES) {
+if (CODEC_SCRATCH_BYTES + CLIENT_LANE_CONTROL_BYTES > SLOT_PAYLOAD_BYTES) {
   throw new Error("A lane's own messages do not fit a slot");
 }
 
@@ -144,7 +141,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
       depth: grant.slots,
       // What a slot has no room for is refused as a protocol error, should an exporter send more than was wished for.
       maxPayload: most,
-      controlAt: this.#codecAt + CODEC_BYTES,
+      controlAt: this.#codecAt + CODEC_SCRATCH_BYTES,
       payloadBytes: grant.payloadBytes,
       logicalBlock: grant.logicalBlock,
     }, this);
@@ -181,11 +178,10 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
    * Begins on the connection that the session was granted on. From now on the stream's events are to be given to the
    * session. To be called from within the machine's `granted`.
    */
-  connect(stream: Stream, handoff: ClientHandoff): void {
-    const { arena, timers } = this.#engine;
+  connect(stream: Stream, handoff: Handoff): void {
+    const { arena, cryptography, timers } = this.#engine;
     this.#stream = stream;
-    const { digest, sent, received } = handoff;
-    this.#lane.connect(new FrameCodec(arena, arena, this.#codecAt, digest, sent, received), timers.now());
+    this.#lane.connect(new FrameCodec(arena, cryptography, this.#codecAt, handoff), timers.now());
     stream.start(this.#lane);
     this.#tick();
   }
@@ -236,7 +232,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
    *
    * @param reason for people, without a capital or a full stop
    */
-  abort(reason: string): void {
+  abort(reason = "this side has dropped the connection"): void {
     this.#dropped ??= reason;
     this.#stream?.close();
   }

@@ -5,8 +5,11 @@
  */
 import { monotonicMs } from "../ffi/clock.ts";
 import type { Loop } from "../ffi/loop.ts";
-import type { Digests } from "../protocol/codec.ts";
-import { type Arena, SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
+import type { Cryptography } from "../protocol/guard.ts";
+import type { Core } from "../wasm/core.ts";
+import { makeWasmGuard } from "../wasm/guard.ts";
+import { noisePrimitives } from "./noise_primitives.ts";
+import { SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
 import { Streams } from "./stream.ts";
 import { type Clock, Timers } from "./timers.ts";
 
@@ -15,13 +18,13 @@ const STREAMS_MAX = 1024;
 /** Timers of one engine: a few for each lane and connection, and one for each slot that a delay layer holds. */
 const TIMERS_MAX = 32 * 1024;
 
-/** A Worker's memory and the digests that work on it in place: the WebAssembly core. */
-export interface Core extends Arena, Digests {}
-
 /** What a Worker runs on. Everything in it belongs to one thread. */
 export class Engine {
   readonly loop: Loop;
+  /** The Worker's memory, with the kernels that work on it in place. */
   readonly arena: Core;
+  /** All cryptography of the thread. By the core alone, unless whoever starts the thread says otherwise. */
+  cryptography: Cryptography;
   readonly slots: Slots;
   readonly timers: Timers;
   readonly streams: Streams;
@@ -36,6 +39,11 @@ export class Engine {
     this.loop = loop;
     this.arena = arena;
     this.slots = new Slots(arena);
+    this.cryptography = {
+      ciphers: [],
+      noise: noisePrimitives,
+      makeGuard: (cipher, digest, keyed, scratchAt) => makeWasmGuard(arena, cipher, digest, keyed, scratchAt),
+    };
     loop.base = arena.address;
     this.timers = new Timers(TIMERS_MAX, clock);
     this.streams = new Streams(this, STREAMS_MAX);

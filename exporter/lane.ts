@@ -7,8 +7,7 @@ import type { BlockClient, BlockDevice } from "../engine/block.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Stream, StreamOwner } from "../engine/stream.ts";
 import { protocolErrorText } from "../protocol/error.ts";
-import { CODEC_SCRATCH_BYTES, FrameCodec } from "../protocol/codec.ts";
-import type { Handoff } from "../protocol/exporter_door.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
 import { ExporterLane, type ExporterLaneHost, LANE_CONTROL_BYTES } from "../protocol/exporter_lane.ts";
 
 /** What a lane tells the Worker. */
@@ -112,14 +111,7 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
     if (stream === null) return false;
     this.#stream = stream;
     this.#generation = generation;
-    const codec = new FrameCodec(
-      engine.arena,
-      engine.arena,
-      this.#controlAt,
-      handoff.digest,
-      handoff.sent,
-      handoff.received,
-    );
+    const codec = new FrameCodec(engine.arena, engine.cryptography, this.#controlAt, handoff);
     this.machine.connect(codec, answerType, generation, grant, engine.now);
     stream.start(this.machine);
     if (!this.#ticking) this.expire();

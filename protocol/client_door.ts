@@ -5,7 +5,7 @@
  * @module
  */
 import { assert } from "./assert.ts";
-import { CODEC_DIGESTS, CODEC_SCRATCH_BYTES, type Digests, FrameCodec } from "./codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import {
   decodeDescription,
@@ -28,6 +28,7 @@ import {
   type ListEntry,
   type OpenRequest,
 } from "./grant.ts";
+import type { Cryptography } from "./guard.ts";
 import { CONTROL_BYTES_MAX, HELLO_BODY_BYTES_MAX } from "./limits.ts";
 import { Status } from "./status.ts";
 import { isName, Tlv, TlvWriter } from "./tlv.ts";
@@ -56,11 +57,9 @@ import {
 
 /** Bytes of the TLVs of the longest request: an OPEN with two longest names takes below 800. */
 const REQUEST_BYTES_MAX = 1024;
-/** A multiple of 64, so that what follows the codec's scratch stays aligned to a cache line. */
-const CODEC_BYTES = Math.ceil(CODEC_SCRATCH_BYTES / 64) * 64;
 
 /** Bytes of the arena that a {@link ClientDoor} needs: for its codec, one request and one answer. */
-export const CLIENT_DOOR_SCRATCH_BYTES = CODEC_BYTES + PREFIX_BYTES_MAX + REQUEST_BYTES_MAX + CONTROL_BYTES_MAX;
+export const CLIENT_DOOR_SCRATCH_BYTES = CODEC_SCRATCH_BYTES + PREFIX_BYTES_MAX + REQUEST_BYTES_MAX + CONTROL_BYTES_MAX;
 
 /** What a client accepts. */
 export interface ClientDoorConfig {
@@ -93,14 +92,6 @@ export interface ClientDoorHost {
   failed(text: string, status: number): void;
 }
 
-/** What a lane's codec goes on with. */
-export interface ClientHandoff {
-  readonly cipher: number;
-  readonly digest: number;
-  readonly sent: number;
-  readonly received: number;
-}
-
 const State = { NEW: 0, HELLO: 1, READY: 2, WAITING: 3, GRANTED: 4, FAILED: 5 } as const;
 
 /**
@@ -108,7 +99,7 @@ const State = { NEW: 0, HELLO: 1, READY: 2, WAITING: 3, GRANTED: 4, FAILED: 5 } 
  *
  * @example
  * ```ts
- * const door = new ClientDoor(memory, digests, scratchAt, { digests: [Digest.XXH64] }, host);
+ * const door = new ClientDoor(memory, cryptography, scratchAt, { digests: [Digest.XXH64] }, host);
  * stream.start(door);
  * door.start(); // host.ready() is called when the exporter has answered: then door.open({...})
  * ```
@@ -122,7 +113,7 @@ export class ClientDoor implements StreamConsumer {
   /** The digests that the exporter accepts, where it has refused all that were offered. */
   acceptedDigests: readonly number[] = [];
   readonly #memory: Memory;
-  readonly #digests: Digests;
+  readonly #cryptography: Cryptography;
   readonly #config: ClientDoorConfig;
   readonly #host: ClientDoorHost;
   readonly #codecAt: number;
@@ -138,16 +129,21 @@ export class ClientDoor implements StreamConsumer {
   /** The access that OPEN asked for, or -1: a JOIN leaves it as it is. */
   #access = -1;
 
-  /** @param scratchAt arena offset of {@link CLIENT_DOOR_SCRATCH_BYTES} that nobody else uses meanwhile */
-  constructor(memory: Memory, digests: Digests, scratchAt: number, config: ClientDoorConfig, host: ClientDoorHost) {
+  /** @param scratchAt arena offset of {@link CLIENT_DOOR_SCRATCH_BYTES} that nobody else uses meanwhile, a multiple of 64 */
+  constructor(
+    memory: Memory,
+    cryptography: Cryptography,
+    scratchAt: number,
+    config: ClientDoorConfig,
+    host: ClientDoorHost,
+  ) {
     assert(config.digests.length > 0, "at least one digest is acceptable");
-    assert(config.digests.every((digest) => CODEC_DIGESTS.includes(digest)), "the digests are those of the codec");
     this.#memory = memory;
-    this.#digests = digests;
+    this.#cryptography = cryptography;
     this.#config = config;
     this.#host = host;
     this.#codecAt = scratchAt;
-    this.#outAt = scratchAt + CODEC_BYTES;
+    this.#outAt = scratchAt + CODEC_SCRATCH_BYTES;
     this.#inAt = this.#outAt + PREFIX_BYTES_MAX + REQUEST_BYTES_MAX;
   }
 
@@ -199,9 +195,10 @@ export class ClientDoor implements StreamConsumer {
   }
 
   /** What the lane's codec goes on with, after `granted`. */
-  handoff(): ClientHandoff {
+  handoff(): Handoff {
     assert(this.#state === State.GRANTED && this.#codec !== null, "a lane was granted");
-    return { cipher: Cipher.NONE, digest: this.#digest, sent: this.#codec.sent, received: this.#codec.received };
+    const { sent, received } = this.#codec;
+    return { cipher: Cipher.NONE, digest: this.#digest, keys: null, sent, received };
   }
 
   onHeader(at: number): Verdict {
@@ -261,7 +258,9 @@ export class ClientDoor implements StreamConsumer {
       return this.#fail(ProtocolError.ALGORITHM);
     }
     this.#digest = answer.digest;
-    this.#codec = new FrameCodec(this.#memory, this.#digests, this.#codecAt, answer.digest);
+    const { cipher, digest } = answer;
+    const handoff = { cipher, digest, keys: null, sent: 0, received: 0 };
+    this.#codec = new FrameCodec(this.#memory, this.#cryptography, this.#codecAt, handoff);
     this.headerBytes = this.#codec.prefixBytes;
     this.#state = State.READY;
     this.#host.ready();

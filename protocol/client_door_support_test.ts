@@ -76,7 +76,7 @@ export class DoorBench {
     this.arena = arena;
     const { events } = this;
     this.script = new Script(suite);
-    this.door = new ClientDoor(arena.core, arena.core, arena.scratchAt, { digests: DIGESTS }, {
+    this.door = new ClientDoor(arena.core, arena.cryptography, arena.scratchAt, { digests: DIGESTS }, {
       transmit: (at, bytes) => this.sent.push(arena.core.bytes.slice(at, at + bytes)),
       ready: () => {
         events.push("ready");

@@ -44,7 +44,7 @@ Deno.test("hello, every door request and its answer go through, however the byte
         "fencing 0",
         "granted",
       ], name);
-      assert.deepEqual(bench.door.handoff(), { cipher: 0, digest: suite.digest, sent: 6, received: 8 });
+      assert.deepEqual(bench.door.handoff(), { cipher: 0, digest: suite.digest, keys: null, sent: 6, received: 8 });
       const requests = [
         { type: 0x20, payload: payloadOf("LIST after a name") },
         { type: 0x20 },

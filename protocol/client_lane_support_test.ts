@@ -8,6 +8,7 @@ import { concat, hex, le } from "../tests/vectors/primitives.ts";
 import { ClientLane, type ClientLaneOptions } from "./client_lane.ts";
 import { Arena, Feed, Script, XXH64 } from "./client_support_test.ts";
 import { FrameCodec } from "./codec.ts";
+import { handoffOf } from "./harness_test.ts";
 import { Operation } from "./request.ts";
 
 /** The lane's number. */
@@ -54,7 +55,7 @@ export class LaneBench {
     this.feed = new Feed(this.arena, this.lane);
     this.sent = [];
     this.lane.connect(
-      new FrameCodec(this.arena.core, this.arena.core, this.arena.codecAt, this.suite.digest, 2, 2),
+      new FrameCodec(this.arena.core, this.arena.cryptography, this.arena.codecAt, handoffOf(this.suite.digest, 2, 2)),
       now,
     );
   }

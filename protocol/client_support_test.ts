@@ -10,7 +10,10 @@ import { concat } from "../tests/vectors/primitives.ts";
 import { type Core, makeArena } from "../wasm/core.ts";
 import { CLIENT_DOOR_SCRATCH_BYTES } from "./client_door.ts";
 import { CLIENT_LANE_CONTROL_BYTES } from "./client_lane.ts";
+import { CODEC_SCRATCH_BYTES } from "./codec.ts";
 import { type StreamConsumer, Verdict } from "./consumer.ts";
+import type { Cryptography } from "./guard.ts";
+import { coreCryptography } from "./guard_support_test.ts";
 
 /** The suites that are implemented: none, crc32c, xxh64. */
 export const PLAIN_SUITES: readonly Suite[] = SUITES.filter((suite) => suite.cipher === 0 && suite.digest <= 2);
@@ -25,6 +28,7 @@ const SLOT_BYTES = 4096 + 64 * 1024;
 /** The core's memory, divided for one machine under test. */
 export class Arena {
   readonly core: Core;
+  readonly cryptography: Cryptography;
   readonly stagingAt: number;
   readonly codecAt: number;
   readonly scratchAt: number;
@@ -33,9 +37,10 @@ export class Arena {
   constructor(slots = 8) {
     const scratchBytes = Math.max(CLIENT_DOOR_SCRATCH_BYTES, CLIENT_LANE_CONTROL_BYTES);
     this.core = makeArena(2 ** 21 + scratchBytes + slots * SLOT_BYTES);
+    this.cryptography = coreCryptography(this.core);
     this.stagingAt = this.core.freeFrom;
     this.codecAt = this.stagingAt + STAGING_BYTES;
-    this.scratchAt = this.codecAt + 64;
+    this.scratchAt = this.codecAt + CODEC_SCRATCH_BYTES;
     this.#slotsAt = Math.ceil((this.scratchAt + scratchBytes) / 4096) * 4096;
   }
 

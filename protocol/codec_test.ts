@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { CODEC_DIGESTS, CODEC_SCRATCH_BYTES, FrameCodec } from "./codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec } from "./codec.ts";
 import { ProtocolError, protocolErrorText } from "./error.ts";
-import { frame, makeMemory, parseFrames, tagOf } from "./harness_test.ts";
+import { tagOf } from "./guard_support_test.ts";
+import { frame, handoffOf, makeMemory, parseFrames } from "./harness_test.ts";
 import { PREFIX_BYTES_MAX, writeHeader } from "./wire.ts";
 
 /** Where the tests put things in their memory; not aligned, since a stream's staging area need not be. */
@@ -11,7 +12,7 @@ const MEMORY_BYTES = 70_000;
 
 function sealed(digest: number, payload: Uint8Array, sent = 0): Uint8Array {
   const memory = makeMemory(MEMORY_BYTES);
-  const codec = new FrameCodec(memory, memory, 0, digest, sent);
+  const codec = new FrameCodec(memory, memory.cryptography, 0, handoffOf(digest, sent));
   memory.bytes.fill(0xff, PREFIX_AT, PREFIX_AT + PREFIX_BYTES_MAX);
   memory.bytes.set(payload, PAYLOAD_AT);
   writeHeader(memory, PREFIX_AT, 0x81, 3, 7, 2, 0xffff_ffff, 2 ** 32, Number.MAX_SAFE_INTEGER, payload.length, 9);
@@ -25,7 +26,7 @@ function sealed(digest: number, payload: Uint8Array, sent = 0): Uint8Array {
 
 function open(bytes: Uint8Array, digest: number, received = 0): { codec: FrameCodec; error: number } {
   const memory = makeMemory(MEMORY_BYTES);
-  const codec = new FrameCodec(memory, memory, 0, digest, 0, received);
+  const codec = new FrameCodec(memory, memory.cryptography, 0, handoffOf(digest, 0, received));
   const prefix = bytes.subarray(0, codec.prefixBytes);
   memory.bytes.set(prefix, PREFIX_AT);
   let error = codec.openPrefix(PREFIX_AT);
@@ -48,7 +49,7 @@ const FIELDS = {
   status: 9,
 };
 
-for (const digest of CODEC_DIGESTS) {
+for (const digest of [0, 1, 2]) {
   Deno.test(`a sealed frame has the bytes that the specification gives it (digest ${digest})`, () => {
     for (const bytes of [0, 1, 7, 8, 4096, 65_536]) {
       const payload = Uint8Array.from({ length: bytes }, (_, i) => i * 31 + 1);
@@ -65,7 +66,7 @@ for (const digest of CODEC_DIGESTS) {
 
   Deno.test(`a codec counts what it seals and what it opens apart (digest ${digest})`, () => {
     const memory = makeMemory(MEMORY_BYTES);
-    const codec = new FrameCodec(memory, memory, 0, digest, 5, 2);
+    const codec = new FrameCodec(memory, memory.cryptography, 0, handoffOf(digest, 5, 2));
     memory.bytes.set(frame({ type: 0x10 }, 2, digest), PREFIX_AT);
     assert.equal(codec.openPrefix(PREFIX_AT), 0);
     assert.deepEqual([codec.sent, codec.received], [5, 3]);
@@ -123,12 +124,17 @@ Deno.test("a digest's zero tag is a tag like any other", () => {
 
 Deno.test("a codec of a digest that it does not have cannot be made", () => {
   const memory = makeMemory(4096);
-  for (const digest of [3, 4, 5, -1]) assert.throws(() => new FrameCodec(memory, memory, 0, digest), /Assertion/);
+  for (const digest of [4, 5, -1]) {
+    assert.throws(
+      () => new FrameCodec(memory, memory.cryptography, 0, handoffOf(digest)),
+      /ciphers and MACs|such a suite/,
+    );
+  }
 });
 
 Deno.test("a header whose payload is another than the one to seal is a programmer's error", () => {
   const memory = makeMemory(4096);
-  const codec = new FrameCodec(memory, memory, 0, 0);
+  const codec = new FrameCodec(memory, memory.cryptography, 0, handoffOf(0));
   writeHeader(memory, 100, 1, 0, 0, 0, 0, 0, 0, 8, 0);
   assert.throws(() => codec.seal(100, 200, 9), /Assertion/);
   assert.throws(() => writeHeader(memory, 100, 1, 0, 0, 0, 0, 2 ** 53, 0, 0, 0), /Assertion/);
@@ -137,7 +143,7 @@ Deno.test("a header whose payload is another than the one to seal is a programme
 
 Deno.test("the scratch area of a codec is all that opening writes to", () => {
   const memory = makeMemory(4096);
-  const codec = new FrameCodec(memory, memory, 64, 2);
+  const codec = new FrameCodec(memory, memory.cryptography, 64, handoffOf(2));
   memory.bytes.set(frame({ type: 1 }, 0, 2), 1000);
   const before = memory.bytes.slice();
   assert.equal(codec.openPrefix(1000), 0);

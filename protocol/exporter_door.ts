@@ -5,12 +5,13 @@
  * @module
  */
 import { assert } from "./assert.ts";
-import { CODEC_DIGESTS, CODEC_SCRATCH_BYTES, type Digests, FrameCodec } from "./codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { decodeJoin, decodeOpen, encodeDescription, encodeEntries, writeHolder } from "./exporter_message.ts";
 import { ProtocolError } from "./error.ts";
 import { encodeHelloReply, type HelloConfig, negotiate } from "./exporter_hello.ts";
 import type { Description, Holder, JoinRequest, ListEntry, OpenRequest } from "./grant.ts";
+import type { Cryptography } from "./guard.ts";
 import { CONTROL_BYTES_MAX, DOOR_REQUESTS_MAX, HELLO_BODY_BYTES_MAX } from "./limits.ts";
 import { Status } from "./status.ts";
 import { Tlv, TlvReader, TlvWriter } from "./tlv.ts";
@@ -36,7 +37,7 @@ import {
 /** FENCING frames that can be unsent at a time: they are a second apart, and a socket takes thousands of them. */
 const FENCING_FRAMES = 8;
 const FENCING_STRIDE_BYTES = 128;
-const FENCING_AT = Math.ceil(CODEC_SCRATCH_BYTES / 64) * 64;
+const FENCING_AT = CODEC_SCRATCH_BYTES;
 /** Where the payload of a message begins in the scratch area; its prefix lies before it. */
 const MESSAGE_AT = FENCING_AT + FENCING_FRAMES * FENCING_STRIDE_BYTES + FENCING_STRIDE_BYTES;
 
@@ -57,13 +58,7 @@ export interface ExporterDoorHost {
   join(request: JoinRequest): void;
 }
 
-/** What a lane's codec goes on with: see {@link FrameCodec}. */
-export interface Handoff {
-  readonly cipher: number;
-  readonly digest: number;
-  readonly sent: number;
-  readonly received: number;
-}
+export type { Handoff } from "./codec.ts";
 
 const State = { HELLO: 0, DOOR: 1, PENDING: 2, ENDED: 3 } as const;
 
@@ -75,7 +70,7 @@ export class ExporterDoor implements StreamConsumer {
   /** Why the door answered CLOSE: a {@link ProtocolError}. */
   error: number = ProtocolError.NONE;
   readonly #memory: Memory;
-  readonly #digests: Digests;
+  readonly #cryptography: Cryptography;
   readonly #scratchAt: number;
   readonly #config: HelloConfig;
   readonly #host: ExporterDoorHost;
@@ -89,15 +84,20 @@ export class ExporterDoor implements StreamConsumer {
   #fencingFrames = 0;
 
   /**
-   * @param scratchAt arena offset of {@link DOOR_SCRATCH_BYTES} of this connection's own, a multiple of 8
+   * @param scratchAt arena offset of {@link DOOR_SCRATCH_BYTES} of this connection's own, a multiple of 64
    * @param config which ciphers and digests are accepted
    */
-  constructor(memory: Memory, digests: Digests, scratchAt: number, config: HelloConfig, host: ExporterDoorHost) {
+  constructor(
+    memory: Memory,
+    cryptography: Cryptography,
+    scratchAt: number,
+    config: HelloConfig,
+    host: ExporterDoorHost,
+  ) {
     assert(scratchAt + DOOR_SCRATCH_BYTES <= memory.bytes.length, "the scratch area lies in the arena");
     assert(config.ciphers.every((cipher) => cipher === Cipher.NONE), "the accepted ciphers are implemented");
-    assert(config.digests.every((digest) => CODEC_DIGESTS.includes(digest)), "the accepted digests are implemented");
     this.#memory = memory;
-    this.#digests = digests;
+    this.#cryptography = cryptography;
     this.#scratchAt = scratchAt;
     this.#config = config;
     this.#host = host;
@@ -166,7 +166,7 @@ export class ExporterDoor implements StreamConsumer {
     assert(this.#state === State.PENDING && this.#codec !== null, "an OPEN or JOIN is pending");
     this.#state = State.ENDED;
     const { sent, received } = this.#codec;
-    return { cipher: Cipher.NONE, digest: this.#digest, sent, received };
+    return { cipher: Cipher.NONE, digest: this.#digest, keys: null, sent, received };
   }
 
   #onHello(at: number): Verdict {
@@ -194,7 +194,9 @@ export class ExporterDoor implements StreamConsumer {
       return this.#fail(isMalformed ? ProtocolError.HELLO : ProtocolError.REFUSED);
     }
     this.#digest = outcome.digest;
-    this.#codec = new FrameCodec(this.#memory, this.#digests, this.#scratchAt, outcome.digest);
+    const { cipher, digest } = outcome;
+    const handoff = { cipher, digest, keys: null, sent: 0, received: 0 };
+    this.#codec = new FrameCodec(this.#memory, this.#cryptography, this.#scratchAt, handoff);
     this.#state = State.DOOR;
     this.headerBytes = this.#codec.prefixBytes;
     return Verdict.NEXT;

@@ -168,7 +168,7 @@ Deno.test("whatever comes, a door answers or ends the connection", () => {
       const bytes = hello.slice();
       if (flip) { for (const [at, bit] of flips) if (at < bytes.length) bytes[at] ^= 1 << bit; }
       let asked = 0;
-      const machine = new ExporterDoor(memory, memory, scratchAt, { ciphers: [0], digests: [0] }, {
+      const machine = new ExporterDoor(memory, memory.cryptography, scratchAt, { ciphers: [0], digests: [0] }, {
         transmit: (at, length) => assert.ok(at >= scratchAt && at + length <= stagingAt && length > 0),
         list: () => ({ entries: [], more: false }),
         describe: () => null,

@@ -5,35 +5,26 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { createCRC32, createXXHash64 } from "hash-wasm";
-import type { Digests } from "./codec.ts";
+import type { Handoff } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
+import type { Cryptography } from "./guard.ts";
+import { referenceCryptography, tagOf } from "./guard_support_test.ts";
 
-/** The Castagnoli polynomial, its bits reversed (RFC 3720, B.4). */
-const CASTAGNOLI = 0x82f63b78;
-const crc32cHasher = await createCRC32(CASTAGNOLI);
-const xxh64Hasher = await createXXHash64();
-
-/** The tag over the bytes under digest 0, 1 or 2, as SPEC.md 4.1 has it. */
-export function tagOf(digest: number, ...parts: Uint8Array[]): Uint8Array {
-  if (digest === 0) return new Uint8Array(0);
-  const hasher = digest === 1 ? crc32cHasher.init() : xxh64Hasher.init();
-  for (const part of parts) hasher.update(part);
-  const tag = new Uint8Array(8);
-  // The library gives the number with its highest byte first.
-  tag.set(hasher.digest("binary").reverse());
-  return tag;
+/** A memory of so many bytes, and cryptography over it. */
+export interface TestMemory extends Memory {
+  readonly cryptography: Cryptography;
 }
 
-/** A memory of so many bytes, and the digests over it. */
-export function makeMemory(bytes: number): Memory & Digests {
+/** A memory of so many bytes, and cryptography over it by the libraries that the tests compare with. */
+export function makeMemory(bytes: number): TestMemory {
   const array = new Uint8Array(bytes);
-  return {
-    bytes: array,
-    view: new DataView(array.buffer),
-    crc32c: (at, length, outAt) => array.set(tagOf(1, array.subarray(at, at + length)), outAt),
-    xxh64: (at, length, outAt) => array.set(tagOf(2, array.subarray(at, at + length)), outAt),
-  };
+  const memory = { bytes: array, view: new DataView(array.buffer) };
+  return { ...memory, cryptography: referenceCryptography(memory) };
+}
+
+/** How a lane's codec goes on, without a key. */
+export function handoffOf(digest: number, sent = 0, received = 0): Handoff {
+  return { cipher: 0, digest, keys: null, sent, received };
 }
 
 /** A random number generator that a seed repeats: mulberry32. */
@@ -183,7 +174,7 @@ export function frame(fields: Fields, n: number | bigint, digest: number): Uint8
   view.setUint32(36, fields.status ?? 0, true);
   view.setBigUint64(40, BigInt(n), true);
   const payloadTag = payload.length > 0 ? tagOf(digest, payload) : new Uint8Array(digest === 0 ? 0 : 8);
-  return concat(header, payloadTag, tagOf(digest, header, payloadTag), payload);
+  return concat(header, payloadTag, tagOf(digest, concat(header, payloadTag)), payload);
 }
 
 /** A frame as it was received. */
@@ -209,7 +200,7 @@ export function parseFrames(bytes: Uint8Array, digest: number, n = 0): Received[
     const view = new DataView(header.buffer);
     const payloadTag = bytes.slice(at + 48, at + 48 + tagBytes);
     const headerTag = bytes.slice(at + 48 + tagBytes, at + 48 + 2 * tagBytes);
-    assert.deepEqual(headerTag, tagOf(digest, header, payloadTag), "the header's tag matches");
+    assert.deepEqual(headerTag, tagOf(digest, concat(header, payloadTag)), "the header's tag matches");
     assert.equal(view.getUint32(0, true), 0x31545344);
     assert.equal(header[5], 0);
     assert.equal(view.getBigUint64(40, true), BigInt(n), "the frames are numbered");

@@ -4,7 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { FrameCodec } from "./codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec } from "./codec.ts";
 import { ExporterLane, type ExporterLaneHost, LANE_CONTROL_BYTES } from "./exporter_lane.ts";
 import {
   concat,
@@ -12,13 +12,14 @@ import {
   Feeder,
   type Fields,
   frame,
+  handoffOf,
   makeMemory,
   parseFrames,
   type Received,
 } from "./harness_test.ts";
 import { Operation, PENDING } from "./request.ts";
 
-const SCRATCH_BYTES = 64;
+const SCRATCH_BYTES = CODEC_SCRATCH_BYTES;
 const STAGING_BYTES = 512;
 const PREFIX_BYTES = 128;
 /** The lane's number: not 0, so that it is seen whether it is right. */
@@ -113,7 +114,7 @@ export class LaneSetup implements ExporterLaneHost {
 
   /** A connection of the generation, with the grant received. */
   connect(generation = this.lane.generation + 1, now = 0): this {
-    const codec = new FrameCodec(this.memory, this.memory, 0, this.digest, 3, 2);
+    const codec = new FrameCodec(this.memory, this.memory.cryptography, 0, handoffOf(this.digest, 3, 2));
     this.#framesIn = 2;
     this.#framesOut = 3;
     this.lane.connect(codec, 0x23, generation, GRANT, now);

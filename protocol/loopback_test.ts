@@ -12,9 +12,10 @@ import { makeArena } from "../wasm/core.ts";
 import { ClientDoor } from "./client_door.ts";
 import { ClientLane } from "./client_lane.ts";
 import { Arena, Feed, Random } from "./client_support_test.ts";
-import { FrameCodec } from "./codec.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec } from "./codec.ts";
 import { DOOR_SCRATCH_BYTES, ExporterDoor } from "./exporter_door.ts";
 import { ExporterLane, LANE_CONTROL_BYTES } from "./exporter_lane.ts";
+import { coreCryptography } from "./guard_support_test.ts";
 import { encodeGrant, type Grant, type JoinRequest, type OpenRequest } from "./grant.ts";
 import { Operation, PENDING } from "./request.ts";
 import { Errno, Status } from "./status.ts";
@@ -82,6 +83,7 @@ class Pipe {
 /** An exporter of one disk and one session, whose lane outlives its connections. */
 class Exporter {
   readonly core = makeArena(2 ** 22);
+  readonly cryptography = coreCryptography(this.core);
   readonly stagingAt = this.core.freeFrom;
   /** What the present connection has to send. */
   pipe = new Pipe(this.core.bytes);
@@ -95,7 +97,7 @@ class Exporter {
   door!: ExporterDoor;
   isCloseAsked = false;
   readonly #codecAt = this.stagingAt + 1024;
-  readonly #doorAt = this.#codecAt + 64;
+  readonly #doorAt = this.#codecAt + CODEC_SCRATCH_BYTES;
   readonly #controlAt = this.#doorAt + DOOR_SCRATCH_BYTES;
   readonly #payloadAt: number[];
   /** Requests that execute, by slot. */
@@ -129,7 +131,7 @@ class Exporter {
     this.pipe = new Pipe(this.core.bytes);
     this.#isPending = false;
     this.#join = null;
-    this.door = new ExporterDoor(this.core, this.core, this.#doorAt, {
+    this.door = new ExporterDoor(this.core, this.cryptography, this.#doorAt, {
       ciphers: [0],
       digests: [Digest.CRC32C, Digest.XXH64, Digest.NONE],
     }, {
@@ -177,8 +179,7 @@ class Exporter {
   }
 
   #connect(type: number, generation: number): void {
-    const { digest, sent, received } = this.door.handoff();
-    const codec = new FrameCodec(this.core, this.core, this.#codecAt, digest, sent, received);
+    const codec = new FrameCodec(this.core, this.cryptography, this.#codecAt, this.door.handoff());
     this.#lanePipe = this.pipe;
     this.lane.connect(codec, type, generation, encodeGrant(GRANT), 0);
     this.feed.takeOver(this.lane);
@@ -253,7 +254,9 @@ class Client {
 
   connect(): void {
     this.pipe.clear();
-    this.door = new ClientDoor(this.arena.core, this.arena.core, this.arena.scratchAt, { digests: [this.digest] }, {
+    this.door = new ClientDoor(this.arena.core, this.arena.cryptography, this.arena.scratchAt, {
+      digests: [this.digest],
+    }, {
       transmit: this.pipe.transmit,
       ready: () => this.door.list("a"),
       listed: (entries) => {
@@ -278,9 +281,8 @@ class Client {
       fencing: (executing) => this.log.push(`fencing ${executing}`),
       granted: (grant) => {
         assert.deepEqual(grant, GRANT);
-        const { digest, sent, received } = this.door.handoff();
-        const { core, codecAt } = this.arena;
-        this.lane.connect(new FrameCodec(core, core, codecAt, digest, sent, received), 0);
+        const { core, cryptography, codecAt } = this.arena;
+        this.lane.connect(new FrameCodec(core, cryptography, codecAt, this.door.handoff()), 0);
         this.feed.consumer = this.lane;
         for (let slot = 0; slot < DEPTH; slot++) if (this.lane.isUnsent(slot)) this.lane.resend(slot);
       },

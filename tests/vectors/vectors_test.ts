@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { createCRC32, createXXHash64 } from "hash-wasm";
-import { type Digests, FrameCodec } from "../../protocol/codec.ts";
+import { FrameCodec, type Handoff } from "../../protocol/codec.ts";
 import type { Memory } from "../../protocol/consumer.ts";
 import { ProtocolError } from "../../protocol/error.ts";
+import type { Cryptography } from "../../protocol/guard.ts";
+import { coreCryptography, referenceCryptography } from "../../protocol/guard_support_test.ts";
 import { TlvReader, TlvWriter } from "../../protocol/tlv.ts";
 import * as wire from "../../protocol/wire.ts";
-import { makeArena } from "../../wasm/core.ts";
-import { SUITES } from "./frames.ts";
+import { type Core, makeArena } from "../../wasm/core.ts";
+import { type Suite, SUITES } from "./frames.ts";
 import { makeVectors, type Vector } from "./make.ts";
 import { tlv } from "./messages.ts";
 import {
@@ -130,8 +132,23 @@ async function read(name: string): Promise<Vector[]> {
   return JSON.parse(await Deno.readTextFile(new URL(name, import.meta.url))).vectors;
 }
 
-/** The suites whose frames the codec has. */
-const PLAIN_SUITES = SUITES.filter((suite) => suite.cipher === 0 && suite.digest <= 2);
+/** The cryptography that the codec is tried with, and the suites that it has. */
+const PROVIDERS: readonly { name: string; make: (core: Core) => Cryptography; suites: readonly Suite[] }[] = [
+  { name: "the reference", make: (core) => referenceCryptography(core), suites: SUITES },
+  { name: "the core", make: (core) => coreCryptography(core), suites: SUITES.filter(({ cipher, digest }) => cipher === 0 && digest <= 2) },
+];
+
+/** How a codec of the suite goes on, with the vector's key in both directions. */
+function handoffOf(suite: Suite, vector: Vector, sent: number, received: number): Handoff {
+  const key = unhex(String(vector.key));
+  return {
+    cipher: suite.cipher,
+    digest: suite.digest,
+    keys: suite.keyed ? { send: key, receive: key } : null,
+    sent,
+    received,
+  };
+}
 
 /** Writes the header that a vector describes, through the implementation. */
 function writeHeader(memory: Memory, at: number, vector: Vector): void {
@@ -151,63 +168,89 @@ function writeHeader(memory: Memory, at: number, vector: Vector): void {
   );
 }
 
-Deno.test("the codec seals every frame to the bytes of the vectors", async () => {
-  const arena: Memory & Digests & { freeFrom: number } = makeArena(2 ** 21);
-  for (const suite of PLAIN_SUITES) {
-    for (const vector of await read(`frames-${suite.name}.json`)) {
-      // Prefix and payload lie apart, and nothing was zero before.
-      const at = arena.freeFrom + 4096;
-      const payloadAt = at + 8192;
-      arena.bytes.fill(0xcc, arena.freeFrom);
-      arena.bytes.set(unhex(String(vector.plain_payload)), payloadAt);
-      writeHeader(arena, at, vector);
-      const codec = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, Number(vector.n), 0);
-      codec.seal(at, payloadAt, Number(vector.payload_bytes));
-      const bytes = concat(
-        arena.bytes.slice(at, at + codec.prefixBytes),
-        arena.bytes.slice(payloadAt, payloadAt + Number(vector.payload_bytes)),
-      );
-      assert.equal(hex(bytes), vector.frame, `${suite.name}: ${vector.name}, n = ${vector.n}`);
-      assert.equal(codec.sent, Number(vector.n) + 1);
-    }
-  }
-});
+/** What the header at the offset says, by the names that the vectors use. */
+function fieldsAt(memory: Memory, at: number): Record<string, number> {
+  return {
+    type: wire.frameType(memory, at),
+    flags: wire.frameFlags(memory, at),
+    slot: wire.frameSlot(memory, at),
+    lane: wire.frameLane(memory, at),
+    sequence: wire.frameSequence(memory, at),
+    offset: wire.frameOffset(memory, at),
+    length: wire.frameLength(memory, at),
+    payload_bytes: wire.framePayloadBytes(memory, at),
+    status: wire.frameStatus(memory, at),
+  };
+}
 
-Deno.test("the codec opens every frame of the vectors, and reads what it says", async () => {
-  const arena = makeArena(2 ** 21);
-  const at = arena.freeFrom + 4096;
-  for (const suite of PLAIN_SUITES) {
-    for (const vector of await read(`frames-${suite.name}.json`)) {
-      const name = `${suite.name}: ${vector.name}, n = ${vector.n}`;
-      const bytes = unhex(String(vector.frame));
-      arena.bytes.set(bytes, at);
-      const codec = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, 0, Number(vector.n));
-      assert.equal(codec.openPrefix(at), ProtocolError.NONE, name);
-      const found = {
-        type: wire.frameType(arena, at),
-        flags: wire.frameFlags(arena, at),
-        slot: wire.frameSlot(arena, at),
-        lane: wire.frameLane(arena, at),
-        sequence: wire.frameSequence(arena, at),
-        offset: wire.frameOffset(arena, at),
-        length: wire.frameLength(arena, at),
-        payload_bytes: wire.framePayloadBytes(arena, at),
-        status: wire.frameStatus(arena, at),
-      };
-      for (const [field, value] of Object.entries(found)) assert.equal(value, vector[field], `${name}: ${field}`);
-      assert.equal(codec.received, Number(vector.n) + 1);
-      const payloadBytes = Number(vector.payload_bytes);
-      if (payloadBytes > 0) {
-        assert.equal(codec.openPayload(at + codec.prefixBytes, payloadBytes), ProtocolError.NONE, name);
-        if (suite.tagBytes === 0) continue;
-        arena.bytes[at + codec.prefixBytes + payloadBytes - 1] ^= 1;
-        assert.equal(codec.openPayload(at + codec.prefixBytes, payloadBytes), ProtocolError.PAYLOAD_TAG, name);
+for (const { name: provider, make, suites } of PROVIDERS) {
+  Deno.test(`by ${provider}, the codec seals every frame to the bytes of the vectors`, async () => {
+    const arena = makeArena(2 ** 21);
+    const cryptography = make(arena);
+    for (const suite of suites) {
+      for (const vector of await read(`frames-${suite.name}.json`)) {
+        // Prefix and payload lie apart, and nothing was zero before.
+        const at = arena.freeFrom + 4096;
+        const payloadAt = at + 8192;
+        const toAt = payloadAt + 8192;
+        const payloadBytes = Number(vector.payload_bytes);
+        arena.bytes.fill(0xcc, arena.freeFrom);
+        arena.bytes.set(unhex(String(vector.plain_payload)), payloadAt);
+        writeHeader(arena, at, vector);
+        const handoff = handoffOf(suite, vector, Number(vector.n), 0);
+        const codec = new FrameCodec(arena, cryptography, arena.freeFrom, handoff);
+        assert.ok(codec.seal(at, payloadAt, payloadBytes, toAt));
+        const sealedAt = codec.encrypts ? toAt : payloadAt;
+        const bytes = concat(
+          arena.bytes.slice(at, at + codec.prefixBytes),
+          arena.bytes.slice(sealedAt, sealedAt + payloadBytes),
+        );
+        assert.equal(hex(bytes), vector.frame, `${suite.name}: ${vector.name}, n = ${vector.n}`);
+        assert.equal(hex(arena.bytes.slice(payloadAt, payloadAt + payloadBytes)), vector.plain_payload);
+        assert.equal(codec.sent, Number(vector.n) + 1);
+        codec.close();
       }
-      const other = new FrameCodec(arena, arena, arena.freeFrom, suite.digest, 0, Number(vector.n) + 1);
-      assert.equal(other.openPrefix(at), ProtocolError.FRAME_NUMBER, name);
     }
-  }
-});
+  });
+
+  Deno.test(`by ${provider}, the codec opens every frame of the vectors, and reads what it says`, async () => {
+    const arena = makeArena(2 ** 21);
+    const cryptography = make(arena);
+    const at = arena.freeFrom + 4096;
+    const place = (bytes: Uint8Array) => arena.bytes.set(bytes, at);
+    for (const suite of suites) {
+      for (const vector of await read(`frames-${suite.name}.json`)) {
+        const name = `${suite.name}: ${vector.name}, n = ${vector.n}`;
+        const frame = unhex(String(vector.frame));
+        const open = (received: number) =>
+          new FrameCodec(arena, cryptography, arena.freeFrom, handoffOf(suite, vector, 0, received));
+        const codec = open(Number(vector.n));
+        place(frame);
+        assert.equal(codec.openPrefix(at), ProtocolError.NONE, name);
+        for (const [field, value] of Object.entries(fieldsAt(arena, at))) {
+          assert.equal(value, vector[field], `${name}: ${field}`);
+        }
+        assert.equal(codec.received, Number(vector.n) + 1);
+        const payloadBytes = Number(vector.payload_bytes);
+        const payloadAt = at + codec.prefixBytes;
+        if (payloadBytes > 0) {
+          assert.equal(codec.openPayload(payloadAt, payloadBytes), ProtocolError.NONE, name);
+          assert.equal(hex(arena.bytes.slice(payloadAt, payloadAt + payloadBytes)), vector.plain_payload, name);
+          if (suite.tagBytes === 0) continue;
+          place(frame);
+          arena.bytes[payloadAt + payloadBytes - 1] ^= 1;
+          assert.equal(codec.openPayload(payloadAt, payloadBytes), ProtocolError.PAYLOAD_TAG, name);
+        }
+        // As another frame than it is: without a key its number says so, with one its tag is wrong already.
+        place(frame);
+        const another = suite.cipher === 0 && (!suite.keyed || Number(vector.n) + 1 !== 2 ** 20)
+          ? ProtocolError.FRAME_NUMBER
+          : ProtocolError.HEADER_TAG;
+        assert.equal(open(Number(vector.n) + 1).openPrefix(at), another, name);
+      }
+    }
+  });
+}
 
 Deno.test("the core's digests give the tags of the vectors", async () => {
   const arena = makeArena(2 ** 21);
