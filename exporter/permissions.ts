@@ -74,15 +74,15 @@ export class Permissions {
   }
 
   /**
-   * Whether a peer may come in.
+   * Whether a peer may come in: a key from where it may be used, and with something to use it for. One that may not is to
+   * be told no more than one that is not known.
    *
    * @param keyId 32 hexadecimal digits, or null for a peer without a key
    */
   admits(keyId: string | null, address: SocketAddress | null): boolean {
-    if (!this.admitsAddress(address)) return false;
-    if (keyId === null) return !this.needsKey;
-    const key = this.#keys.get(keyId);
-    return key !== undefined && isAllowed(key.allow, address);
+    if (keyId === null) return this.#isKnown(null, address);
+    for (const name of this.#exports.keys()) if (this.accessTo(name, keyId, address) !== null) return true;
+    return false;
   }
 
   /**
@@ -93,7 +93,7 @@ export class Permissions {
    */
   accessTo(exportName: string, keyId: string | null, address: SocketAddress | null): Permission | null {
     const one = this.#exports.get(exportName);
-    if (one === undefined || !this.admits(keyId, address) || !isAllowed(one.allow, address)) return null;
+    if (one === undefined || !this.#isKnown(keyId, address) || !isAllowed(one.allow, address)) return null;
     if (one.permissions === null) return "read-write";
     const name = keyId === null ? EVERY_OTHER_KEY : this.#keys.get(keyId)!.name;
     return permissionOf(one.permissions, name) ?? permissionOf(one.permissions, EVERY_OTHER_KEY);
@@ -103,6 +103,14 @@ export class Permissions {
   permits(right: UsedRight): boolean {
     const access = this.accessTo(right.export, right.keyId, right.address);
     return access === "read-write" || access === right.access;
+  }
+
+  /** Whether there is such a key, or none is needed, and the address is right. */
+  #isKnown(keyId: string | null, address: SocketAddress | null): boolean {
+    if (!this.admitsAddress(address)) return false;
+    if (keyId === null) return !this.needsKey;
+    const key = this.#keys.get(keyId);
+    return key !== undefined && isAllowed(key.allow, address);
   }
 }
 

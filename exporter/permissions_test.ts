@@ -70,6 +70,21 @@ Deno.test("an export with permissions is there for the keys that it names, as fa
   assert.deepEqual(access("shut"), [null, null, null]);
 });
 
+Deno.test("a key that may use nothing, or nothing from where it comes, does not come in", () => {
+  const permissions = new Permissions(rules({
+    keys: [key(ALICE, "alice"), key(BOB, "bob"), key(EVE, "eve", "10.0.0.0/8")],
+    exports: [
+      { name: "disk", allow: null, permissions: { bob: "read", eve: "read" } },
+      { name: "near", allow: ranges("10.0.0.0/8"), permissions: { alice: "read" } },
+    ],
+  }));
+  const admitted = (id: string) => [address("10.0.0.1"), HERE].map((from) => permissions.admits(id, from));
+  assert.deepEqual(admitted(ALICE), [true, false]);
+  assert.deepEqual(admitted(BOB), [true, true]);
+  assert.deepEqual(admitted(EVE), [true, false]);
+  assert.ok(!new Permissions(rules({ keys: [key(BOB, "bob")], exports: [] })).admits(BOB, HERE));
+});
+
 Deno.test("a key that has the name of what every object has gets no permission from it", () => {
   const permissions = new Permissions(rules({
     keys: [key(ALICE, "constructor"), key(BOB, "__proto__"), key(EVE, "toString")],

@@ -47,6 +47,12 @@ export class RateLimiter {
     return this.#buckets.size;
   }
 
+  /** Whether an attempt would be within the limit now. */
+  allows(address: SocketAddress, nowMs: number): boolean {
+    const network = networkOf(address);
+    return network === null || this.#refilled(network, nowMs).tokens >= 1;
+  }
+
   /**
    * Counts an attempt.
    *

@@ -28,6 +28,17 @@ Deno.test("an address may try as often as the burst, and then as often as it get
   assert.equal(taken(limiter, from, 20, 1e9), 5);
 });
 
+Deno.test("asking whether an attempt is allowed costs none, and remembers nobody", () => {
+  const limiter = new RateLimiter({ burst: 1, perMinute: 60, remembered: 10 });
+  const from = address("192.0.2.1");
+  for (let i = 0; i < 5; i++) assert.ok(limiter.allows(from, 0));
+  assert.equal(limiter.size, 0);
+  assert.ok(limiter.take(from, 0));
+  assert.ok(!limiter.allows(from, 999));
+  assert.ok(limiter.allows(from, 1000));
+  assert.ok(limiter.allows({ family: "unix", path: "" }, 0));
+});
+
 Deno.test("attempts that come too often do not put off the next one", () => {
   const limiter = new RateLimiter({ burst: 1, perMinute: 60, remembered: 10 });
   const from = address("192.0.2.1");
