@@ -17,7 +17,7 @@ import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
 import { usageFailure } from "../engine/control/failure.ts";
 import { printable } from "../engine/control/printable.ts";
 import { type ExporterConfig, readConfig } from "./config.ts";
-import { type ExporterOptions, type ExportOptions, startExporter } from "./exporter.ts";
+import { type ExporterOptions, type ExportOptions, startExporter, WORKERS_MAX } from "./exporter.ts";
 
 const spec: CommandSpec = {
   name: "export",
@@ -40,6 +40,7 @@ const spec: CommandSpec = {
       value: "LIST",
       help: "checksums to offer, the best first, of xxh64, crc32c, none (default: all)",
     },
+    { name: "--workers", value: "N", help: `threads that serve the clients' lanes, up to ${WORKERS_MAX} (default: 1)` },
     {
       name: "--loop",
       value: "LOOP",
@@ -127,6 +128,7 @@ export function exporterOptions(args: ParsedArguments): ExporterOptions {
       { host: "127.0.0.1", port: PORT_DEFAULT },
     nbd: args.read("--nbd", parseNbdAddress) ?? config.nbd ?? null,
     loop: args.value("--loop") as ExporterOptions["loop"] | undefined ?? config.loop ?? "auto",
+    workers: args.integer("--workers", 1, WORKERS_MAX) ?? config.workers ?? 1,
     stateDir: args.value("--state-dir") ?? config.stateDir ?? defaultStateDir(),
     digests: args.read("--digest", parseDigests) ?? config.digests ?? suiteDefaults(false).digests,
   };

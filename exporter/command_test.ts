@@ -7,13 +7,14 @@ function options(...args: string[]) {
 }
 
 Deno.test("an export has safe defaults", () => {
-  const { exports, listen, nbd, loop, digests, stateDir } = options("disk.img");
+  const { exports, listen, nbd, loop, digests, stateDir, workers } = options("disk.img");
   assert.deepEqual(exports, [
     { name: "disk.img", path: "disk.img", readOnly: false, shared: false, direct: false, layers: [] },
   ]);
   assert.deepEqual(listen, { host: "127.0.0.1", port: 7700 });
   assert.equal(nbd, null);
   assert.equal(loop, "auto");
+  assert.equal(workers, 1);
   assert.equal(digests[0], "xxh64");
   assert.match(stateDir, /\/dst$/);
 });
@@ -47,4 +48,11 @@ Deno.test("exports that cannot be told apart, or none at all, are refused", () =
   assert.throws(() => options("a", "b", "--name", "c"), /--name needs exactly one PATH/);
   assert.equal(options("a", "--name", "c").exports[0].name, "c");
   assert.throws(() => options("a", "--name", "c\n"), /control characters/);
+});
+
+Deno.test("workers are counted", () => {
+  assert.equal(options("disk.img", "--workers", "64").workers, 64);
+  for (const count of ["0", "65", "two", "1.5"]) {
+    assert.throws(() => options("disk.img", "--workers", count), /--workers: expected a whole number from 1 to 64/);
+  }
 });

@@ -9,10 +9,11 @@ import { checkName, nameOfPath, parseHostPort, parseNbdAddress } from "../engine
 import { DIGESTS } from "../engine/control/algorithms.ts";
 import { usageFailure } from "../engine/control/failure.ts";
 import { suggestion } from "../engine/control/suggest.ts";
-import type { ExporterOptions, ExportOptions } from "./exporter.ts";
+import { type ExporterOptions, type ExportOptions, WORKERS_MAX } from "./exporter.ts";
 
 /** What a configuration file says; what it does not say is undefined. */
-export interface ExporterConfig extends Partial<Pick<ExporterOptions, "listen" | "nbd" | "stateDir" | "loop">> {
+export interface ExporterConfig
+  extends Partial<Pick<ExporterOptions, "listen" | "nbd" | "stateDir" | "loop" | "workers">> {
   readonly exports: readonly ExportOptions[];
   readonly digests?: readonly string[];
 }
@@ -46,6 +47,15 @@ const ConfigSchema = v.strictObject({
   nbd: v.optional(v.pipe(text, readable(parseNbdAddress))),
   state_dir: v.optional(text),
   loop: v.optional(v.picklist(["auto", "uring", "poll"], 'expected "auto", "uring" or "poll"')),
+  workers: v.optional(
+    v.pipe(
+      v.number("expected a number"),
+      v.check(
+        (count) => Number.isInteger(count) && count >= 1 && count <= WORKERS_MAX,
+        `expected a whole number from 1 to ${WORKERS_MAX}`,
+      ),
+    ),
+  ),
   digests: v.optional(
     v.pipe(
       v.array(v.picklist(DIGESTS, `expected some of ${DIGESTS.join(", ")}`), "expected a list of texts"),
@@ -110,6 +120,7 @@ export function parseConfig(content: string, path: string): ExporterConfig {
     nbd: config.nbd === undefined ? undefined : parseNbdAddress(config.nbd),
     stateDir: config.state_dir === undefined ? undefined : below(config.state_dir),
     loop: config.loop,
+    workers: config.workers,
     digests: config.digests,
   };
 }

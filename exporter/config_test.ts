@@ -6,6 +6,7 @@ listen = "0.0.0.0:7701"
 nbd = "unix:/run/x.sock"
 state_dir = "state"
 loop = "poll"
+workers = 4
 digests = ["crc32c"]
 
 [[exports]]
@@ -30,6 +31,7 @@ Deno.test("a configuration says everything that the command line can", () => {
     nbd: { kind: "unix", path: "/run/x.sock" },
     stateDir: "/etc/dst/state",
     loop: "poll",
+    workers: 4,
     digests: ["crc32c"],
     exports: [
       {
@@ -71,6 +73,10 @@ Deno.test("a mistake is reported with its line", () => {
       ['listen = "a:b:c"\n[[exports]]\npath = "x"', /^e\.toml:1: listen: .*too many colons/],
       ['nbd = "unix:"\n[[exports]]\npath = "x"', /^e\.toml:1: nbd: .*path is missing/],
       ['digests = ["md5"]\n[[exports]]\npath = "x"', /^e\.toml:1: digests: expected some of blake2b-256, hmac/],
+      ["workers = 0", /^e\.toml:1: workers: expected a whole number from 1 to 64$/],
+      ["workers = 65", /^e\.toml:1: workers: expected a whole number/],
+      ["workers = 1.5", /^e\.toml:1: workers: expected a whole number/],
+      ['workers = "2"', /^e\.toml:1: workers: expected a number/],
       ['loop = "x"\n[[exports]]\npath = "x"', /^e\.toml:1: loop: expected "auto"/],
     ] as const
   ) assert.throws(() => parseConfig(content, "e.toml"), { name: "Failure", exitCode: 2, message }, content);

@@ -1,5 +1,8 @@
 /**
- * The exporter's data path in one Worker: its disks, the sessions' lanes, and the NBD front-end.
+ * The exporter's data path in one Worker: its back-ends of the disks, the lanes that live here, and the NBD front-end.
+ *
+ * A session's lanes may be spread over several Workers. Each knows its own part of the session only; the door, which
+ * knows all, has every part end.
  *
  * @module
  */
@@ -25,7 +28,7 @@ import {
   type ToDoor,
 } from "./messages.ts";
 
-/** Slots of the data-path Worker: 32 lanes of the default depth, or 64 NBD connections; 1 GiB of addresses, of which
+/** Slots of a data-path Worker: 32 lanes of the default depth, or 64 NBD connections; 1 GiB of addresses, of which
  * only what was used is memory. */
 export const DATA_SLOTS = 4096;
 
@@ -37,9 +40,12 @@ interface DataSession {
   readonly lanes: Map<number, Lane>;
   /** It is over as soon as all lanes are idle. */
   ending: boolean;
+  /** Each lane's connection ends as soon as nothing of the lane executes. */
+  draining: boolean;
   /** The lane on which CLOSE arrived: its answer waits for what executes, and then for the door. */
   closing: Lane | null;
-  isClosed: boolean;
+  /** The door waits to hear that nothing executes any more, because the client closes the session. */
+  mustSayClosed: boolean;
 }
 
 /** A door's visitor waiting for its lane to become idle. */
@@ -51,10 +57,12 @@ interface Fence {
 /** All that the data-path Worker does. */
 export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   readonly #engine: Engine;
-  readonly #devices: BlockDevice[];
+  /** By the index of the export; null where it lives in another Worker. */
+  readonly #devices: (BlockDevice | null)[];
   readonly #sessions = new Map<string, DataSession>();
   readonly #fences = new Map<Lane, Fence>();
-  readonly #nbd: NbdFrontend;
+  /** In the one Worker that has all exports. */
+  readonly #nbd: NbdFrontend | null;
   readonly #say: (message: ToDoor) => void;
   readonly #log: (text: string) => void;
   #stopping: Reply | null = null;
@@ -65,22 +73,29 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     this.#engine = engine;
     this.#say = say;
     this.#log = log;
-    this.#devices = init.exports.map((one) => makeDevice(engine, one));
-    const exports = init.exports.map(({ name }, index) => ({ name, device: this.#devices[index] }));
-    this.#nbd = new NbdFrontend(engine, exports, this, log);
-    if (init.nbdFd >= 0) this.#nbd.listen(init.nbdFd);
+    this.#devices = init.exports.map((one) => one === null ? null : makeDevice(engine, one));
+    this.#nbd = init.nbdFd < 0 ? null : new NbdFrontend(
+      engine,
+      init.exports.map((one, index) => ({ name: one!.name, device: this.#devices[index]! })),
+      this,
+      log,
+    );
+    this.#nbd?.listen(init.nbdFd);
   }
 
   /** What each export is like, as its layers leave it. */
   shapes(): ServedShape[] {
-    return this.#devices.map(({ geometry }) => ({
-      size: geometry.size,
-      logicalBlock: geometry.logicalBlock,
-      physicalBlock: geometry.physicalBlock,
-      optimalIo: geometry.optimalIo,
-      discardGranularity: geometry.discardGranularity,
-      features: featuresOf(geometry),
-    }));
+    return this.#devices.map((device) => {
+      const { geometry } = device!;
+      return {
+        size: geometry.size,
+        logicalBlock: geometry.logicalBlock,
+        physicalBlock: geometry.physicalBlock,
+        optimalIo: geometry.optimalIo,
+        discardGranularity: geometry.discardGranularity,
+        features: featuresOf(geometry),
+      };
+    });
   }
 
   /** A message from the door. */
@@ -92,23 +107,22 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
         return this.#connect(message);
       case "end":
         return this.#end(message.session, message.fenced);
+      case "close":
+        return this.#close(message.session);
       case "release":
         return this.#release(message.session);
       case "nbdOpened":
-        return this.#nbd.opened(message.export, message.refusal);
+        return this.#nbd!.opened(message.export, message.refusal);
     }
   }
 
   /** Finishes what executes, tells the clients, syncs the disks, closes them; then answers and ends the engine. */
   stop(reply: Reply): void {
     this.#stopping = reply;
-    this.#nbd.stop();
+    this.#nbd?.stop();
     for (const session of this.#sessions.values()) {
-      session.ending = true;
-      for (const lane of session.lanes.values()) {
-        lane.machine.shutdown();
-        if (lane.machine.executing === 0) lane.finish();
-      }
+      for (const lane of session.lanes.values()) lane.machine.shutdown();
+      this.#drain(session);
       this.#settle(session);
     }
     this.#settleStop();
@@ -132,15 +146,15 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   onLaneFinished(lane: Lane): void {
     const session = this.#sessions.get(lane.session);
     if (session === undefined) return;
-    this.#finishClose(session);
-    if (this.#stopping !== null) lane.finish();
+    // The lane on which CLOSE arrived has still to be answered.
+    if (session.draining && lane !== session.closing) lane.finish();
+    this.#settleClose(session);
   }
 
   onClose(lane: Lane): void {
     const session = this.#sessions.get(lane.session)!;
     session.closing = lane;
-    session.ending = true;
-    this.#finishClose(session);
+    this.#say({ say: "closing", session: session.id });
   }
 
   log(text: string): void {
@@ -187,7 +201,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       this.#say({ say: "unprepared", token, status: Status.NO_RESOURCES, text });
       return;
     }
-    const lane = new Lane(this.#engine, this.#devices[message.export], this, {
+    const lane = new Lane(this.#engine, this.#devices[message.export]!, this, {
       session: id,
       lane: number,
       depth: message.depth,
@@ -195,7 +209,8 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       readOnly: message.readOnly,
       slots,
     });
-    const session = this.#sessions.get(id) ?? { id, lanes: new Map(), ending: false, closing: null, isClosed: false };
+    const session = this.#sessions.get(id) ??
+      { id, lanes: new Map(), ending: false, draining: false, closing: null, mustSayClosed: false };
     session.lanes.set(number, lane);
     this.#sessions.set(id, session);
     this.#answerPrepared(lane, { token, fresh: false });
@@ -229,7 +244,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     if (session === undefined) {
       // The NBD clients of an export are its connections; they end with them.
       const index = this.#devices.findIndex((_, i) => nbdSession(i) === id);
-      if (index < 0 || !this.#nbd.disconnect(index)) this.#say({ say: "ended", session: id });
+      if (index < 0 || this.#nbd?.disconnect(index) !== true) this.#say({ say: "ended", session: id });
       return;
     }
     session.ending = true;
@@ -255,11 +270,37 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     this.#engine.timers.schedule({ expire }, 0, this.#engine.now + FENCING_INTERVAL_MS);
   }
 
-  /** Tells the door of a CLOSE once nothing of the session executes. */
-  #finishClose(session: DataSession): void {
-    if (session.closing === null || session.isClosed) return;
-    if ([...session.lanes.values()].some(({ machine }) => machine.executing > 0)) return;
-    session.isClosed = true;
+  /** The client closes the session on one of its lanes, here or in another Worker. */
+  #close(id: string): void {
+    const session = this.#sessions.get(id);
+    if (session === undefined) {
+      this.#say({ say: "ended", session: id });
+      return;
+    }
+    session.mustSayClosed = true;
+    this.#drain(session);
+    this.#settleClose(session);
+    this.#settle(session);
+    this.#sayEnding(session);
+  }
+
+  /**
+   * Ends the connection of each lane as soon as nothing of the lane executes: nothing new will then. On the one where
+   * CLOSE arrived nothing new will anyway, and its answer is still to come.
+   */
+  #drain(session: DataSession): void {
+    session.ending = true;
+    session.draining = true;
+    for (const lane of session.lanes.values()) {
+      if (lane !== session.closing && lane.machine.executing === 0) lane.finish();
+    }
+  }
+
+  /** Tells the door of a closing session once nothing of its part here executes. */
+  #settleClose(session: DataSession): void {
+    if (!session.mustSayClosed) return;
+    for (const lane of session.lanes.values()) if (lane.machine.executing > 0) return;
+    session.mustSayClosed = false;
     this.#say({ say: "closed", session: session.id });
   }
 
@@ -267,7 +308,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   #release(id: string): void {
     const session = this.#sessions.get(id);
     if (session === undefined) return;
-    if (session.closing!.isConnected) session.closing!.machine.closed();
+    if (session.closing?.isConnected === true) session.closing.machine.closed();
     for (const one of session.lanes.values()) one.finish();
   }
 
@@ -285,10 +326,10 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
 
   /** When everybody has gone: the last sync of each disk. */
   #settleStop(): void {
-    if (this.#stopping === null || this.#sessions.size > 0 || !this.#nbd.isIdle || this.#syncs > 0) return;
+    if (this.#stopping === null || this.#sessions.size > 0 || this.#nbd?.isIdle === false || this.#syncs > 0) return;
     this.#syncs = 1;
     for (const device of this.#devices) {
-      if (device.geometry.readOnly) continue;
+      if (device === null || device.geometry.readOnly) continue;
       const slots = this.#engine.slots.reserve(1)!;
       this.#syncs++;
       const status = device.submit(slots[0], Operation.FLUSH, 0, this);
@@ -298,7 +339,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   }
 
   #stopped(): void {
-    for (const device of this.#devices) device.close();
+    for (const device of this.#devices) device?.close();
     const failures = this.#syncFailures;
     if (failures.length === 0) this.#stopping!.answer();
     else this.#stopping!.refuse(`Cannot sync at the end: ${failures.join(", ")}; what no flush covered may be lost`);

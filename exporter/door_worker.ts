@@ -13,9 +13,11 @@ import { StateDirectory } from "./state.ts";
 serveThread<DoorInit, DoorQuestion, ThreadEvent>(({ engine, mailbox, init, tell }) => {
   const door = new Door(engine, init, new StateDirectory(init.stateDir), new Uint8Array(randomBytes(16)), {
     log: (level, text) => tell({ event: "log", level, text }),
-    say: (message) => post(init.data, message),
+    say: (worker, message, transfer) => post(init.data[worker], message, transfer),
   });
-  mailbox.listen(init.data.port, (message) => door.hear(message as ToDoor));
+  for (const [worker, { port }] of init.data.entries()) {
+    mailbox.listen(port, (message) => door.hear(worker, message as ToDoor));
+  }
   return (question, reply) => {
     if (question.ask === "status") return reply.answer(door.status());
     door.stop();

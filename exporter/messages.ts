@@ -1,22 +1,23 @@
 /**
  * What the exporter's threads say to each other. Everything here is structured-cloneable.
  *
- * The main isolate asks the door and the data-path Worker; the door and the Worker talk to each other directly.
+ * The main isolate asks the door and the data-path Workers; the door and the Workers talk to each other directly. The
+ * Workers never talk among themselves: what concerns a session whose lanes live in several of them the door sees to.
  *
  * @module
  */
 import type { LayerSpec } from "../engine/layers/mod.ts";
-import type { Handoff } from "../protocol/exporter_door.ts";
+import type { Handoff } from "../protocol/codec.ts";
 import type { ExportShape } from "../protocol/grant.ts";
 import type { OpenedDisk } from "./backends/open.ts";
 
-/** How the door and the Worker reach each other: an end of their channel, and whom it wakes. */
+/** How the door and a Worker reach each other: an end of their channel, and whom it wakes. */
 export interface Link {
   readonly port: MessagePort;
   readonly wakePeer: number;
 }
 
-/** One export, for the Worker. */
+/** One export, for a Worker. */
 export interface ServedExport {
   readonly name: string;
   readonly disk: OpenedDisk;
@@ -25,23 +26,24 @@ export interface ServedExport {
   readonly stickyWord: Int32Array;
 }
 
-/** What the data-path Worker starts with. */
+/** What a data-path Worker starts with. */
 export interface DataInit {
-  readonly exports: readonly ServedExport[];
+  /** In the order of the exports; null for one that lives in another Worker only. */
+  readonly exports: readonly (ServedExport | null)[];
   readonly door: Link;
-  /** A listening socket for NBD, or -1. */
+  /** A listening socket for NBD, or -1. The Worker that has it has all exports. */
   readonly nbdFd: number;
 }
 
-/** What the Worker answers to `shapes`: for each export its shape and features as the layers leave them. */
+/** What a Worker answers to `shapes`: for each export its shape and features as the layers leave them. */
 export interface ServedShape extends ExportShape {
   /** A `Feature` set. */
   readonly features: number;
 }
 
-/** What the main isolate asks the Worker. */
+/** What the main isolate asks a Worker. */
 export type DataQuestion =
-  /** Answered by `ServedShape[]`. */
+  /** Asked of a Worker that has all exports; answered by `ServedShape[]`. */
   | { readonly ask: "shapes" }
   /** Finish, sync, close all; then the thread ends. */
   | { readonly ask: "stop" };
@@ -55,6 +57,8 @@ export interface DoorExport {
   readonly fingerprint: string;
   /** 32 hexadecimal digits: the durability epoch. */
   readonly durability: string;
+  /** Its layers have state, so that all lanes live in the first Worker. */
+  readonly oneWorker: boolean;
 }
 
 /** What the door starts with. */
@@ -63,7 +67,8 @@ export interface DoorInit {
   readonly digests: readonly number[];
   readonly stateDir: string;
   readonly listenFd: number;
-  readonly data: Link;
+  /** The data-path Workers. */
+  readonly data: readonly Link[];
 }
 
 /** What the main isolate asks the door. */
@@ -73,13 +78,23 @@ export type DoorQuestion =
   /** Accept nobody any more. */
   | { readonly ask: "stop" };
 
-/** Sessions by export, in the order of the exports. */
-export type DoorStatus = readonly { readonly holder: string; readonly address: string; readonly access: number }[][];
+/** One session, as the door knows it. */
+export interface DoorSession {
+  readonly holder: string;
+  readonly address: string;
+  /** An `Access`. */
+  readonly access: number;
+  /** Lanes that have a connection. */
+  readonly lanes: number;
+}
 
-/** What door and Worker report to the main isolate. */
+/** Sessions by export, in the order of the exports. */
+export type DoorStatus = readonly (readonly DoorSession[])[];
+
+/** What door and Workers report to the main isolate. */
 export type ThreadEvent = { readonly event: "log"; readonly level: "info" | "warning"; readonly text: string };
 
-/** From the door to the data-path Worker. Sessions are named by their keys. */
+/** From the door to a data-path Worker. Sessions are named by their keys. */
 export type ToData =
   /** Make the lane or fence it, and reserve what it needs; answered by `prepared`, `unprepared` and `fencing`. */
   | {
@@ -105,25 +120,29 @@ export type ToData =
     readonly answerType: number;
     readonly grant: Uint8Array;
   }
-  /** End the session; answered by `ended` when nothing of it executes any more. */
+  /** End the Worker's part of the session; answered by `ended` when nothing of it executes any more. */
   | { readonly say: "end"; readonly session: string; readonly fenced: boolean }
-  /** Answer to `closed`: the door has forgotten the session, and its client may be told. */
+  /** The client closes the session: let what executes finish; answered by `closed`. */
+  | { readonly say: "close"; readonly session: string }
+  /** The session is closed in all Workers and forgotten by the door: its client may be told. */
   | { readonly say: "release"; readonly session: string }
   /** Answer to `nbdOpen`: null is yes. */
   | { readonly say: "nbdOpened"; readonly export: number; readonly refusal: string | null };
 
-/** From the data-path Worker to the door. Sessions are named by their keys. */
+/** From a data-path Worker to the door. Sessions are named by their keys. */
 export type ToDoor =
   | { readonly say: "prepared"; readonly token: number; readonly depth: number; readonly maxPayload: number }
   | { readonly say: "unprepared"; readonly token: number; readonly status: number; readonly text: string }
   | { readonly say: "fencing"; readonly token: number; readonly executing: number }
   /** The lane has no connection any more. */
   | { readonly say: "lost"; readonly session: string; readonly lane: number; readonly generation: number }
-  /** The session is being ended, and waits for requests that execute; said again and again. */
+  /** The Worker's part of the session is to end, and waits for requests that execute; said again and again. */
   | { readonly say: "ending"; readonly session: string; readonly executing: number }
-  /** The client has closed its session, and nothing of it executes any more; answered by `release`. */
+  /** CLOSE has arrived on a lane of the session; answered by `close` to all Workers that have a part of it. */
+  | { readonly say: "closing"; readonly session: string }
+  /** Nothing of the Worker's part of a closing session executes any more, nor will; answered by `release`. */
   | { readonly say: "closed"; readonly session: string }
-  /** Nothing of the session is left. */
+  /** Nothing of the Worker's part of the session is left. */
   | { readonly say: "ended"; readonly session: string }
   /** An NBD client wants the export, and no other does yet. */
   | { readonly say: "nbdOpen"; readonly export: number; readonly address: string }

@@ -15,7 +15,7 @@ import {
   type ListEntry,
   type OpenRequest,
 } from "../protocol/grant.ts";
-import { LEASE_MS_MAX } from "../protocol/limits.ts";
+import { LANES_MAX, LEASE_MS_MAX } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import type { DiskRecord } from "./state.ts";
 
@@ -28,6 +28,8 @@ export interface RegisteredExport {
   readonly features: number;
   /** 16 bytes: changes when acknowledged writes may be lost. */
   readonly durability: Uint8Array;
+  /** All its lanes live in the first data-path Worker. */
+  readonly oneWorker: boolean;
   /** Storage identity and write epoch. */
   record: DiskRecord;
 }
@@ -44,6 +46,8 @@ export interface Session {
   readonly holder: string;
   readonly address: string;
   readonly leaseMs: number;
+  /** How many lanes it may have. */
+  readonly lanesGranted: number;
   /** The generation of each lane, and whether it has a connection. */
   readonly lanes: Map<number, { generation: number; connected: boolean }>;
   /** It is being ended: nothing joins it any more. */
@@ -69,20 +73,26 @@ export type OpenDecision =
 /** What the door is to do about a JOIN. */
 export type JoinDecision = Refusal | { readonly kind: "granted"; readonly session: Session };
 
-/** Lanes of a session that this exporter grants: each lives in the one data-path Worker. */
-export const LANES_GRANTED = 1;
-
 /** All exports and sessions of one exporter. */
 export class Registry {
+  /** By their index. */
+  readonly exports: readonly RegisteredExport[];
   readonly #instance: Uint8Array;
   readonly #exports = new Map<string, RegisteredExport>();
   readonly #sorted: RegisteredExport[];
+  readonly #lanesMax: number;
   readonly #sessions = new Map<string, Session>();
+  readonly #byKey = new Map<string, Session>();
   #opened = 0;
 
-  /** @param instance 16 random bytes, drawn at the start of the process */
-  constructor(instance: Uint8Array, exports: readonly RegisteredExport[]) {
+  /**
+   * @param instance 16 random bytes, drawn at the start of the process
+   * @param lanesMax how many lanes a session is granted at most
+   */
+  constructor(instance: Uint8Array, exports: readonly RegisteredExport[], lanesMax: number = LANES_MAX) {
+    this.exports = exports;
     this.#instance = instance;
+    this.#lanesMax = lanesMax;
     for (const one of exports) this.#exports.set(one.name, one);
     const encoder = new TextEncoder();
     this.#sorted = [...exports].sort((a, b) => compareBytes(encoder.encode(a.name), encoder.encode(b.name)));
@@ -133,8 +143,7 @@ export class Registry {
 
   /** The session of this key, or null. */
   findKey(key: string): Session | null {
-    for (const session of this.#sessions.values()) if (session.key === key) return session;
-    return null;
+    return this.#byKey.get(key) ?? null;
   }
 
   /** All sessions of an export. */
@@ -169,6 +178,7 @@ export class Registry {
       holder: request.holder,
       address,
       leaseMs: Math.min(request.leaseMs ?? 0, LEASE_MS_MAX),
+      lanesGranted: Math.min(Math.max(request.lanes ?? 1, 1), this.#lanesMax),
       lanes: new Map(),
       ending: false,
     };
@@ -186,6 +196,7 @@ export class Registry {
         holder: "NBD clients",
         address,
         leaseMs: 0,
+        lanesGranted: 1,
         lanes: new Map(),
         ending: false,
       },
@@ -198,8 +209,9 @@ export class Registry {
   join(request: JoinRequest): JoinDecision {
     const session = this.find(hexOf(request.session));
     if (session === null || session.ending) return refusal(Status.NO_SESSION, "There is no such session");
-    if (request.lane >= LANES_GRANTED) {
-      return refusal(Status.BAD_REQUEST, `The session was granted ${LANES_GRANTED} lane(s), not lane ${request.lane}`);
+    if (request.lane >= session.lanesGranted) {
+      const text = `The session was granted ${session.lanesGranted} lane(s), and lane ${request.lane} is none of them`;
+      return refusal(Status.BAD_REQUEST, text);
     }
     const lane = session.lanes.get(request.lane);
     if (lane !== undefined && request.generation <= lane.generation) {
@@ -212,11 +224,13 @@ export class Registry {
   begin(session: Session, record: DiskRecord | null): void {
     if (record !== null) session.export.record = record;
     this.#sessions.set(session.id, session);
+    this.#byKey.set(session.key, session);
   }
 
   /** Forgets a session that has ended. */
   end(session: Session): void {
     this.#sessions.delete(session.id);
+    this.#byKey.delete(session.key);
   }
 
   /** @param recordAs what the record is to say of the writer: NBD clients cannot resume, so nobody is recorded for them */

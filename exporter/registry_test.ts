@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Access, Feature, type OpenRequest } from "../protocol/grant.ts";
-import { LEASE_MS_MAX } from "../protocol/limits.ts";
+import { LANES_MAX, LEASE_MS_MAX } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import { bytesOfHex, hexOf, type OpenDecision, type RegisteredExport, Registry } from "./registry.ts";
 import { newRecord } from "./state.ts";
@@ -13,7 +13,7 @@ function id(number: number): Uint8Array {
 
 function anExport(name: string, index: number, features = 0): RegisteredExport {
   const shape = { size: 1 << 20, logicalBlock: 512, physicalBlock: 4096, optimalIo: 4096, discardGranularity: 512 };
-  return { index, name, shape, features, durability: id(9), record: newRecord("", 1000) };
+  return { index, name, shape, features, durability: id(9), oneWorker: false, record: newRecord("", 1000) };
 }
 
 function registry(...exports: RegisteredExport[]): Registry {
@@ -172,6 +172,25 @@ Deno.test("LIST is sorted by bytes and paged", () => {
   const rest = of.list("a", 10);
   assert.deepEqual([rest.entries.map(({ name }) => name), rest.more], [["aa", "b", "ä"], false]);
   assert.deepEqual(of.list("ä", 10), { entries: [], more: false });
+});
+
+Deno.test("lanes are what was wished for, at least one, up to the limit", () => {
+  const of = new Registry(id(1), [anExport("disk", 0, Feature.SHARED)], 4);
+  const lanes = (session: number, wished: number | null) =>
+    granted(of, of.open(wish(session, { lanes: wished }), ADDRESS)).session.lanesGranted;
+  assert.deepEqual([lanes(1, null), lanes(2, 0), lanes(3, 3), lanes(4, 4), lanes(5, 5)], [1, 1, 3, 4, 4]);
+  const all = registry(anExport("disk", 0));
+  assert.equal(granted(all, all.open(wish(1, { lanes: 1000 }), ADDRESS)).session.lanesGranted, LANES_MAX);
+});
+
+Deno.test("any lane that was granted is joined with any generation first", () => {
+  const of = registry(anExport("disk", 0));
+  granted(of, of.open(wish(1, { lanes: 3 }), ADDRESS)).session.lanes.set(0, { generation: 1, connected: true });
+  const join = (lane: number, generation: number) =>
+    of.join({ session: id(1), lane, generation, depth: null, maxPayload: null, fresh: false });
+  assert.equal(join(1, 1).kind, "granted");
+  assert.equal(join(2, 0xffff_ffff).kind, "granted");
+  assert.equal(refusedBy(join(3, 1)).status, Status.BAD_REQUEST);
 });
 
 Deno.test("a lease is what was wished for, up to its limit", () => {

@@ -10,18 +10,15 @@ import { ExporterDoor } from "../protocol/exporter_door.ts";
 import { FENCING_INTERVAL_MS, HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import { Cipher } from "../protocol/wire.ts";
 import type { Door } from "./door.ts";
+import type { Caller } from "./coordinator.ts";
 import type { Refusal, Session } from "./registry.ts";
 
 /** One connection at the door. */
-export class Visitor implements StreamOwner {
-  /** Of its wish for a lane. */
-  token = 0;
+export class Visitor implements StreamOwner, Caller {
   readonly address: string;
   machine!: ExporterDoor;
-  /** The session whose lane it is going to be, once that is decided. */
+  token = 0;
   session: Session | null = null;
-  /** The session that has to end before its own can begin. */
-  waitsFor: Session | null = null;
   lane = 0;
   generation = 0;
   answerType = 0;
@@ -53,7 +50,7 @@ export class Visitor implements StreamOwner {
   start(stream: Stream): void {
     this.#stream = stream;
     const config = { ciphers: [Cipher.NONE], digests: [...this.#digests] };
-    this.machine = new ExporterDoor(this.#engine.arena, this.#engine.arena, stream.scratchAt, config, {
+    this.machine = new ExporterDoor(this.#engine.arena, this.#engine.cryptography, stream.scratchAt, config, {
       transmit: (at, bytes) => stream.transmit(at, bytes),
       list: (after) => {
         this.#sinceMs = this.#engine.now;
@@ -65,27 +62,17 @@ export class Visitor implements StreamOwner {
       },
       open: (request) => {
         this.#sinceMs = this.#engine.now;
-        this.#door.open(this, request);
+        this.#door.coordinator.open(this, request);
       },
       join: (request) => {
         this.#sinceMs = this.#engine.now;
-        this.#door.join(this, request);
+        this.#door.coordinator.join(this, request);
       },
     });
     stream.start(this.machine);
   }
 
-  /** A lane is being prepared for it. */
-  begin(session: Session, answerType: number, lane: number, generation: number): void {
-    this.session = session;
-    this.waitsFor = null;
-    this.answerType = answerType;
-    this.lane = lane;
-    this.generation = generation;
-  }
-
   refuse(refusal: Refusal): void {
-    this.waitsFor = null;
     this.#isPrepared = false;
     if (!this.isWaiting) return;
     this.#door.log("info", `Refused ${this.address}: ${refusal.text}`);

@@ -1,0 +1,164 @@
+/**
+ * The threads of an exporter: the door and the data-path Workers, started, asked and ended together.
+ *
+ * @module
+ */
+import { makeWakeFd, Thread } from "../engine/thread.ts";
+import { DATA_SLOTS } from "./data.ts";
+import { VISITORS_MAX } from "./door.ts";
+import type {
+  DataInit,
+  DataQuestion,
+  DoorInit,
+  DoorQuestion,
+  DoorStatus,
+  ServedExport,
+  ServedShape,
+  ThreadEvent,
+} from "./messages.ts";
+
+/** What the threads are started with. */
+export interface ThreadsOptions {
+  readonly loop: "auto" | "uring" | "poll";
+  /** How many data-path Workers. */
+  readonly workers: number;
+  readonly exports: readonly ServedExport[];
+  /** A listening socket for NBD, or -1. */
+  readonly nbdFd: number;
+}
+
+/** How one data-path Worker and the door reach each other. */
+interface Connection {
+  readonly doorPort: MessagePort;
+  readonly dataPort: MessagePort;
+  /** Wakes the Worker. */
+  readonly wakeFd: number;
+}
+
+/** An exporter's threads. */
+export class Threads {
+  readonly #loop: ThreadsOptions["loop"];
+  readonly #report: (event: ThreadEvent) => void;
+  readonly #connections: readonly Connection[];
+  readonly #doorWake: number;
+  readonly #data: readonly Thread<DataQuestion, ThreadEvent>[];
+  #door: Thread<DoorQuestion, ThreadEvent> | null = null;
+
+  private constructor(
+    options: ThreadsOptions,
+    report: (event: ThreadEvent) => void,
+    connections: readonly Connection[],
+    doorWake: number,
+    data: readonly Thread<DataQuestion, ThreadEvent>[],
+  ) {
+    this.#loop = options.loop;
+    this.#report = report;
+    this.#connections = connections;
+    this.#doorWake = doorWake;
+    this.#data = data;
+  }
+
+  /**
+   * Starts the data-path Workers.
+   *
+   * @param report gets what any thread reports
+   * @throws {Error} when one of them cannot start; then none is left
+   */
+  static async start(options: ThreadsOptions, report: (event: ThreadEvent) => void): Promise<Threads> {
+    const doorWake = makeWakeFd();
+    const connections = Array.from({ length: options.workers }, () => {
+      const { port1: doorPort, port2: dataPort } = new MessageChannel();
+      return { doorPort, dataPort, wakeFd: makeWakeFd() };
+    });
+    const outcomes = await Promise.allSettled(connections.map(({ dataPort, wakeFd }, worker) => {
+      const init: DataInit = {
+        // Layers have state, of which there is one: all lanes of their exports live in the first Worker.
+        exports: options.exports.map((one) => worker > 0 && livesInOneWorker(one) ? null : one),
+        door: { port: dataPort, wakePeer: doorWake },
+        nbdFd: worker === 0 ? options.nbdFd : -1,
+      };
+      return Thread.start<DataInit, DataQuestion, ThreadEvent>(
+        new URL("./data_worker.ts", import.meta.url),
+        { loop: options.loop, slots: DATA_SLOTS, wakeFd, init, transfer: [dataPort] },
+        report,
+      );
+    }));
+    const data = outcomes.filter((outcome) => outcome.status === "fulfilled").map(({ value }) => value);
+    const failure = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failure === undefined) return new Threads(options, report, connections, doorWake, data);
+    for (const thread of data) thread.end();
+    throw failure.reason;
+  }
+
+  /** Which loop they run. */
+  get loop(): "uring" | "poll" {
+    return this.#data[0].loop;
+  }
+
+  /** What each export is like, as its layers leave it. */
+  async shapes(): Promise<ServedShape[]> {
+    return await this.#data[0].ask({ ask: "shapes" }) as ServedShape[];
+  }
+
+  /**
+   * Starts the door: from now on clients come in.
+   *
+   * @throws {Error} when it cannot start
+   */
+  async openDoor(init: Omit<DoorInit, "data">): Promise<void> {
+    const data = this.#connections.map(({ doorPort, wakeFd }) => ({ port: doorPort, wakePeer: wakeFd }));
+    this.#door = await Thread.start<DoorInit, DoorQuestion, ThreadEvent>(
+      new URL("./door_worker.ts", import.meta.url),
+      {
+        loop: this.#loop,
+        slots: VISITORS_MAX,
+        wakeFd: this.#doorWake,
+        init: { ...init, data },
+        transfer: data.map(({ port }) => port),
+      },
+      this.#report,
+    );
+  }
+
+  /** Who uses the exports. The door is open. */
+  async status(): Promise<DoorStatus> {
+    return await this.#door!.ask({ ask: "status" }) as DoorStatus;
+  }
+
+  /**
+   * Resolves, and never rejects, when a thread has died: without it the exporter is none. The door is open.
+   */
+  get failed(): Promise<Error> {
+    const data = this.#data.map((thread, worker) => diesAs(`data-path thread ${worker}`, thread.failed));
+    return Promise.race([...data, diesAs("door", this.#door!.failed)]);
+  }
+
+  /**
+   * Accepts nobody any more, finishes what executes, syncs and lets go of the disks; then ends the threads.
+   *
+   * @throws {Error} when a disk could not be synced: all has ended all the same
+   */
+  async stop(): Promise<void> {
+    await this.#door!.ask({ ask: "stop" });
+    const outcomes = await Promise.allSettled(this.#data.map((thread) => thread.ask({ ask: "stop" })));
+    this.end();
+    const failures = outcomes.filter((outcome) => outcome.status === "rejected").map(({ reason }) => reason as Error);
+    // Each Worker syncs each disk: one that fails does so in several.
+    if (failures.length > 0) throw new Error([...new Set(failures.map(({ message }) => message))].join("; "));
+  }
+
+  /** Ends all threads at once. */
+  end(): void {
+    this.#door?.end();
+    for (const thread of this.#data) thread.end();
+  }
+}
+
+/** Whether all lanes of an export live in the first data-path Worker. */
+export function livesInOneWorker(one: Pick<ServedExport, "layers">): boolean {
+  return one.layers.length > 0;
+}
+
+function diesAs(what: string, failed: Promise<Error>): Promise<Error> {
+  return failed.then((error) => new Error(`The exporter's ${what} has died: ${error.message}`, { cause: error }));
+}
