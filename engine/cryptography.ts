@@ -104,9 +104,7 @@ function usable(choice: CryptoChoice, library: MaybeLibcrypto): Libcrypto | null
   if (choice === "wasm") return null;
   if (typeof library !== "string") return library;
   if (choice === "auto") return null;
-  throw new Error(
-    `Cannot use OpenSSL: ${library}; install OpenSSL 3, which has ${LIBCRYPTO_FILE}, or use --crypto wasm`,
-  );
+  throw new Error(`Cannot use OpenSSL: ${library}; install OpenSSL 3 (${LIBCRYPTO_FILE}), or use --crypto wasm`);
 }
 
 function choose(choice: CryptoChoice, openssl: Libcrypto | null, cipher: number, digest: number): Provider {

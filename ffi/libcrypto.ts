@@ -69,25 +69,26 @@ export interface Libcrypto {
  * Opens the library anew: see {@link libcrypto}.
  *
  * @param file where it is, or its name where the system looks for libraries
- * @returns the library, or why there is none: the end of a sentence
+ * @returns the library, or why there is none, with the file's name
  */
 export function openLibcrypto(file: string): Libcrypto | string {
   let calls: Calls;
   try {
     calls = Deno.dlopen(file, SYMBOLS).symbols;
   } catch (error) {
-    return `${file} cannot be opened: ${(error as Error).message.split("\n")[0]}`;
+    // What the system's loader says, which names the file, without what Deno puts before it.
+    return (error as Error).message.split("\n")[0].replace(/^.*(?:open library|from the library): /, "");
   }
-  if (calls.OPENSSL_init_crypto(INIT_OPTIONS, 0n) !== 1) return `${file} does not start`;
+  if (calls.OPENSSL_init_crypto(INIT_OPTIONS, 0n) !== 1) return `${file}: it does not start`;
   const chacha20Poly1305 = calls.EVP_CIPHER_fetch(0n, new TextEncoder().encode("ChaCha20-Poly1305\0"), 0n);
   const aes256Gcm = calls.EVP_CIPHER_fetch(0n, new TextEncoder().encode("AES-256-GCM\0"), 0n);
-  if (chacha20Poly1305 === 0n || aes256Gcm === 0n) return `${file} does not have the ciphers`;
+  if (chacha20Poly1305 === 0n || aes256Gcm === 0n) return `${file}: it does not have the ciphers`;
   return { calls, chacha20Poly1305, aes256Gcm };
 }
 
 let opened: Libcrypto | string | undefined;
 
-/** The system's library, opened once a thread and never closed; or why there is none, as the end of a sentence. */
+/** The system's library, opened once a thread and never closed; or why there is none, with the file's name. */
 export function libcrypto(): Libcrypto | string {
   return opened ??= openLibcrypto(LIBCRYPTO_FILE);
 }
