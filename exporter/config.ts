@@ -6,93 +6,145 @@
 import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { checkName, nameOfPath, parseHostPort, parseNbdAddress } from "../engine/control/address.ts";
-import { DIGESTS } from "../engine/control/algorithms.ts";
-import { usageFailure } from "../engine/control/failure.ts";
+import type { AddressRange } from "../engine/control/cidr.ts";
+import { Failure, usageFailure } from "../engine/control/failure.ts";
+import { type Key, readKeyFile } from "../engine/control/key_file.ts";
 import { suggestion } from "../engine/control/suggest.ts";
-import { type ExporterOptions, type ExportOptions, WORKERS_MAX } from "./exporter.ts";
+import {
+  clashOf,
+  EXPORT_SECURITY_ENTRIES,
+  type KeyEntry,
+  type Limits,
+  limitsOf,
+  SECURITY_ENTRIES,
+  SECURITY_KEYS,
+  unknownKeyOf,
+} from "./config_security.ts";
+import type { ExporterOptions, ExportOptions } from "./exporter.ts";
+import type { ExportRule } from "./permissions.ts";
+import { flag, text, textRead } from "./schema.ts";
+import { lineOf, type TomlPath } from "./toml_lines.ts";
 
 /** What a configuration file says; what it does not say is undefined. */
-export interface ExporterConfig
-  extends Partial<Pick<ExporterOptions, "listen" | "nbd" | "stateDir" | "loop" | "workers">> {
-  readonly exports: readonly ExportOptions[];
+export interface ExporterConfig extends Partial<Pick<ExporterOptions, "listen" | "nbd" | "stateDir" | "loop">> {
+  readonly exports: readonly (ExportOptions & ExportRule)[];
+  /** Serve others without a key. */
+  readonly insecure?: boolean;
+  /** Names, the most wanted first. */
+  readonly ciphers?: readonly string[];
   readonly digests?: readonly string[];
+  readonly crypto?: "auto" | "wasm" | "openssl";
+  /** Threads that serve the lanes. */
+  readonly workers?: number;
+  /** From where anybody may connect. */
+  readonly allow?: readonly AddressRange[];
+  readonly keys?: readonly KeyEntry[];
+  /** With the defaults for what the file does not say. */
+  readonly limits?: Limits;
 }
-
-/** Makes a check of a function that throws RangeError. */
-function readable<T>(read: (text: string) => T) {
-  return v.rawCheck<string>(({ dataset, addIssue }) => {
-    if (!dataset.typed) return;
-    try {
-      read(dataset.value);
-    } catch (error) {
-      addIssue({ message: (error as Error).message });
-    }
-  });
-}
-
-const text = v.pipe(v.string("expected text in quotes"), v.nonEmpty("must not be empty"));
-const flag = v.boolean("expected true or false");
 
 const ExportSchema = v.strictObject({
   path: text,
-  name: v.optional(v.pipe(text, readable(checkName))),
+  name: v.optional(textRead(checkName)),
   read_only: v.optional(flag, false),
   shared: v.optional(flag, false),
   direct: v.optional(flag, false),
   layers: v.optional(v.array(text, "expected a list of texts"), []),
+  ...EXPORT_SECURITY_ENTRIES,
 });
 
 const ConfigSchema = v.strictObject({
-  listen: v.optional(v.pipe(text, readable((value) => parseHostPort(value)))),
-  nbd: v.optional(v.pipe(text, readable(parseNbdAddress))),
+  listen: v.optional(textRead((value) => parseHostPort(value))),
+  nbd: v.optional(textRead(parseNbdAddress)),
   state_dir: v.optional(text),
   loop: v.optional(v.picklist(["auto", "uring", "poll"], 'expected "auto", "uring" or "poll"')),
-  workers: v.optional(
-    v.pipe(
-      v.number("expected a number"),
-      v.check(
-        (count) => Number.isInteger(count) && count >= 1 && count <= WORKERS_MAX,
-        `expected a whole number from 1 to ${WORKERS_MAX}`,
-      ),
-    ),
-  ),
-  digests: v.optional(
-    v.pipe(
-      v.array(v.picklist(DIGESTS, `expected some of ${DIGESTS.join(", ")}`), "expected a list of texts"),
-      v.nonEmpty("must not be empty"),
-    ),
-  ),
+  ...SECURITY_ENTRIES,
   exports: v.pipe(
     v.array(ExportSchema, "expected [[exports]] sections"),
     v.nonEmpty("there must be at least one [[exports]] section"),
   ),
 });
 
-const KEYS = { top: Object.keys(ConfigSchema.entries), exports: Object.keys(ExportSchema.entries) };
+/** The keys that each kind of section may have, for suggestions. */
+const KEYS: Readonly<Record<string, readonly string[]>> = {
+  top: Object.keys(ConfigSchema.entries),
+  exports: Object.keys(ExportSchema.entries),
+  ...SECURITY_KEYS,
+};
 
 /**
- * Reads a configuration file.
+ * Reads a configuration file, and the key files that it names.
  *
  * @param path of the file; relative paths in it start at its folder
+ * @param givenKeys keys from elsewhere, which its permissions may name; no two of them clash
  * @throws {Failure} that names the file and, where possible, the line
  */
-export function readConfig(path: string): ExporterConfig {
+export function readConfig(path: string, givenKeys: readonly Key[] = []): ExporterConfig {
   let content: string;
   try {
     content = Deno.readTextFileSync(path);
   } catch (error) {
     throw usageFailure(`Cannot read the configuration ${path}: ${describeReadError(error)}`);
   }
-  return parseConfig(content, path);
+  return parseConfig(content, path, givenKeys);
 }
 
 /**
- * Reads the text of a configuration file.
+ * Reads the text of a configuration file, and the key files that it names.
  *
  * @param path of the file, for messages and as the start of relative paths
+ * @param givenKeys keys from elsewhere, which its permissions may name; no two of them clash
  * @throws {Failure} that names the file and, where possible, the line
  */
-export function parseConfig(content: string, path: string): ExporterConfig {
+export function parseConfig(content: string, path: string, givenKeys: readonly Key[] = []): ExporterConfig {
+  const config = checked(content, path);
+  const folder = path.includes("/") ? path.replace(/\/[^/]*$/, "") : ".";
+  const below = (relative: string) => relative.startsWith("/") ? relative : `${folder}/${relative}`;
+  const refuse = (at: TomlPath, message: string) => usageFailure(`${placeOf(at, content, path)}: ${message}`);
+  const keys = config.keys.map(({ file, allow }, index) => {
+    try {
+      return { key: readKeyFile(below(file)), allow: allow ?? null };
+    } catch (error) {
+      if (error instanceof Failure) throw refuse(["keys", index, "file"], error.message);
+      throw error;
+    }
+  });
+  const allKeys = [...givenKeys, ...keys.map(({ key }) => key)];
+  const clash = clashOf(allKeys);
+  if (clash !== null) throw refuse(["keys", clash.index - givenKeys.length, "file"], clash.message);
+  const exports = config.exports.map((entry) => ({
+    name: entry.name ?? nameOfPath(entry.path),
+    path: entry.path.startsWith("mem:") ? entry.path : below(entry.path),
+    readOnly: entry.read_only,
+    shared: entry.shared,
+    direct: entry.direct,
+    layers: entry.layers,
+    allow: entry.allow ?? null,
+    permissions: entry.permissions ?? null,
+  }));
+  const unknown = unknownKeyOf(exports, allKeys);
+  if (unknown !== null) throw refuse(unknown.path, unknown.message);
+  return {
+    exports,
+    listen: config.listen,
+    nbd: config.nbd,
+    stateDir: config.state_dir === undefined ? undefined : below(config.state_dir),
+    loop: config.loop,
+    insecure: config.insecure,
+    ciphers: config.ciphers,
+    digests: config.digests,
+    crypto: config.crypto,
+    workers: config.workers,
+    allow: config.allow,
+    keys,
+    limits: limitsOf(config.limits),
+  };
+}
+
+type Issue = v.InferIssue<typeof ConfigSchema>;
+
+/** The document as the schema reads it. */
+function checked(content: string, path: string): v.InferOutput<typeof ConfigSchema> {
   let document: unknown;
   try {
     document = parse(content);
@@ -104,37 +156,16 @@ export function parseConfig(content: string, path: string): ExporterConfig {
   }
   const result = v.safeParse(ConfigSchema, document);
   if (!result.success) throw usageFailure(describeIssue(result.issues[0], content, path));
-  const config = result.output;
-  const folder = path.includes("/") ? path.replace(/\/[^/]*$/, "") : ".";
-  const below = (relative: string) => relative.startsWith("/") ? relative : `${folder}/${relative}`;
-  return {
-    exports: config.exports.map((entry) => ({
-      name: entry.name ?? nameOfPath(entry.path),
-      path: entry.path.startsWith("mem:") ? entry.path : below(entry.path),
-      readOnly: entry.read_only,
-      shared: entry.shared,
-      direct: entry.direct,
-      layers: entry.layers,
-    })),
-    listen: config.listen === undefined ? undefined : parseHostPort(config.listen),
-    nbd: config.nbd === undefined ? undefined : parseNbdAddress(config.nbd),
-    stateDir: config.state_dir === undefined ? undefined : below(config.state_dir),
-    loop: config.loop,
-    workers: config.workers,
-    digests: config.digests,
-  };
+  return result.output;
 }
-
-type Issue = v.InferIssue<typeof ConfigSchema>;
 
 function describeIssue(issue: Issue, content: string, path: string): string {
   const keys = (issue.path ?? []).map((item) => item.key as string | number);
-  const line = lineOfKey(content, keys);
-  const where = line === null ? path : `${path}:${line}`;
+  const where = placeOf(keys, content, path);
   const name = keys.filter((key) => typeof key === "string").at(-1) ?? "";
   // A strict object reports what it does not know as "never expected", and what is missing as "undefined received".
   if (issue.expected === "never") {
-    return `${where}: unknown key ${name}${suggestion(String(name), keys.length > 1 ? KEYS.exports : KEYS.top)}`;
+    return `${where}: unknown key ${name}${suggestion(name, KEYS[keys.length > 1 ? String(keys[0]) : "top"])}`;
   }
   if (issue.received === "undefined") {
     return name === "exports"
@@ -144,23 +175,10 @@ function describeIssue(issue: Issue, content: string, path: string): string {
   return `${where}: ${name}: ${issue.message}`;
 }
 
-/** The line, from 1, on which a key of the document stands, or the section it belongs to; null when it is not found. */
-function lineOfKey(content: string, keys: readonly (string | number)[]): number | null {
-  const section = keys[0] === "exports" && typeof keys[1] === "number" ? keys[1] : -1;
-  const key = String(section < 0 ? keys[0] : keys[2]);
-  let current = -1;
-  let sectionLine: number | null = null;
-  for (const [index, line] of content.split("\n").entries()) {
-    if (/^\s*\[\[\s*exports\s*\]\]/.test(line)) {
-      current++;
-      if (current === section) sectionLine = index + 1;
-    } else if (current === section) {
-      const found = /^\s*["']?([A-Za-z0-9_-]+)["']?\s*[=.]/.exec(line)?.[1] ??
-        /^\s*\[+\s*([A-Za-z0-9_-]+)/.exec(line)?.[1];
-      if (found === key) return index + 1;
-    }
-  }
-  return sectionLine;
+/** The file, with the line where it is known. */
+function placeOf(keys: TomlPath, content: string, path: string): string {
+  const line = lineOf(content, keys);
+  return line === null ? path : `${path}:${line}`;
 }
 
 function describeReadError(error: unknown): string {
