@@ -155,7 +155,11 @@ function checked(content: string, path: string): v.InferOutput<typeof ConfigSche
     throw usageFailure(`${path}:${error.line}: ${reason}`);
   }
   const result = v.safeParse(ConfigSchema, document);
-  if (!result.success) throw usageFailure(describeIssue(result.issues[0], content, path));
+  if (!result.success) {
+    // A key that is misspelt explains why the right one is missing.
+    const issue = result.issues.find(({ expected }) => expected === "never") ?? result.issues[0];
+    throw usageFailure(describeIssue(issue, content, path));
+  }
   return result.output;
 }
 

@@ -99,6 +99,7 @@ Deno.test("a mistake is reported with its line", () => {
       ['[[exports]]\npath = "x"\n[[exports]]\npath = "y"\nreadonly = true', /^e\.toml:5: unknown key readonly; did/],
       ['[[exports]]\npath = "x"\n\n[[exports]]\nname = "y"', /^e\.toml:4: path is missing$/],
       ["[[exports]]\npath = 3", /^e\.toml:2: path: expected text in quotes$/],
+      ['[[exports]]\npaht = "x"', /^e\.toml:2: unknown key paht; did you mean path\?$/],
       ['[[exports]]\npath = ""', /^e\.toml:2: path: must not be empty$/],
       ['[[exports]]\npath = "x"\nshared = 1', /^e\.toml:3: shared: expected true or false$/],
       ['[[exports]]\npath = "x"\nname = "a\\nb"', /^e\.toml:3: name: .*control characters$/],
