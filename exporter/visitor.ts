@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { randomBytes } from "node:crypto";
 import type { Engine } from "../engine/engine.ts";
 import type { Stream, StreamOwner } from "../engine/stream.ts";
 import { protocolErrorText } from "../protocol/error.ts";
@@ -49,9 +50,11 @@ export class Visitor implements StreamOwner, Caller {
   /** Begins to listen to it. */
   start(stream: Stream): void {
     this.#stream = stream;
-    const config = { ciphers: [Cipher.NONE], digests: [...this.#digests] };
+    const config = { ciphers: [Cipher.NONE], digests: [...this.#digests], keyRequired: false };
     this.machine = new ExporterDoor(this.#engine.arena, this.#engine.cryptography, stream.scratchAt, config, {
       transmit: (at, bytes) => stream.transmit(at, bytes),
+      keyOf: () => null,
+      randomBytes: (count) => randomBytes(count),
       list: (after) => {
         this.#sinceMs = this.#engine.now;
         return this.#door.list(after);

@@ -1,15 +1,16 @@
 /**
- * The client's side of a connection until it is a lane: hello, then LIST, DESCRIBE, OPEN and JOIN, one at a time
- * (SPEC.md, sections 2 and 6).
+ * The client's side of a connection until it is a lane: hello, the handshake where it has a key, then LIST, DESCRIBE,
+ * OPEN and JOIN, one at a time (SPEC.md, sections 2, 4.2 and 6).
  *
  * @module
  */
 import { assert } from "./assert.ts";
+import { concat } from "./bytes.ts";
+import { type ClientHelloConfig, decodeHelloAnswer, type DoorKey, encodeHello, isAcceptable } from "./client_hello.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import {
   decodeDescription,
-  decodeHelloAnswer,
   decodeList,
   decodeRefusal,
   decodeUsableGrant,
@@ -28,10 +29,11 @@ import {
   type ListEntry,
   type OpenRequest,
 } from "./grant.ts";
-import type { Cryptography } from "./guard.ts";
+import { type Cryptography, KEY_BYTES, PIECE_BYTES } from "./guard.ts";
 import { CONTROL_BYTES_MAX, HELLO_BODY_BYTES_MAX } from "./limits.ts";
+import { type DirectionKeys, NOISE_MESSAGE_BYTES, NoiseInitiator } from "./noise.ts";
 import { Status } from "./status.ts";
-import { isName, Tlv, TlvWriter } from "./tlv.ts";
+import { isName } from "./tlv.ts";
 import {
   Cipher,
   frameFlags,
@@ -45,12 +47,13 @@ import {
   frameType,
   HeaderAt,
   HELLO_BYTES,
-  HELLO_MAGIC,
   HELLO_REPLY_MAGIC,
   HelloAt,
   isZero64,
+  KEY_ID_BYTES,
   PREFIX_BYTES_MAX,
   REPLY,
+  tagBytesOf,
   VERSION,
   writeHeader,
 } from "./wire.ts";
@@ -61,10 +64,10 @@ const REQUEST_BYTES_MAX = 1024;
 /** Bytes of the arena that a {@link ClientDoor} needs: for its codec, one request and one answer. */
 export const CLIENT_DOOR_SCRATCH_BYTES = CODEC_SCRATCH_BYTES + PREFIX_BYTES_MAX + REQUEST_BYTES_MAX + CONTROL_BYTES_MAX;
 
-/** What a client accepts. */
-export interface ClientDoorConfig {
-  /** Numbers of the digests that are acceptable, the most wanted first; at least one. */
-  readonly digests: readonly number[];
+/** What a client accepts, and what its handshake needs. */
+export interface ClientDoorConfig extends ClientHelloConfig {
+  /** With a key: `KEY_BYTES` of fresh randomness, for this one connection. The door wipes them. */
+  readonly ephemeral: Uint8Array;
 }
 
 /** Whom a {@link ClientDoor} tells what came of it. From within each call the next request may be made. */
@@ -92,14 +95,14 @@ export interface ClientDoorHost {
   failed(text: string, status: number): void;
 }
 
-const State = { NEW: 0, HELLO: 1, READY: 2, WAITING: 3, GRANTED: 4, FAILED: 5 } as const;
+const State = { NEW: 0, HELLO: 1, NOISE: 2, READY: 3, WAITING: 4, GRANTED: 5, ENDED: 6 } as const;
 
 /**
- * Hello and door phase at the client.
+ * Hello, handshake and door phase at the client.
  *
  * @example
  * ```ts
- * const door = new ClientDoor(memory, cryptography, scratchAt, { digests: [Digest.XXH64] }, host);
+ * const door = new ClientDoor(memory, cryptography, scratchAt, { ciphers, digests, key, ephemeral }, host);
  * stream.start(door);
  * door.start(); // host.ready() is called when the exporter has answered: then door.open({...})
  * ```
@@ -110,7 +113,9 @@ export class ClientDoor implements StreamConsumer {
   payloadBytes = 0;
   /** A `ProtocolError` once the door has answered CLOSE; 0 before. */
   error: number = ProtocolError.NONE;
-  /** The digests that the exporter accepts, where it has refused all that were offered. */
+  /** The ciphers that the exporter accepts, where it has refused what was offered with NO_COMMON_ALGORITHM. */
+  acceptedCiphers: readonly number[] = [];
+  /** The digests, likewise. */
   acceptedDigests: readonly number[] = [];
   readonly #memory: Memory;
   readonly #cryptography: Cryptography;
@@ -119,7 +124,12 @@ export class ClientDoor implements StreamConsumer {
   readonly #codecAt: number;
   readonly #outAt: number;
   readonly #inAt: number;
+  /** The hello, then the answer too: what the handshake has to agree on. */
+  #prologue: Uint8Array = new Uint8Array(0);
+  #handshake: NoiseInitiator | null = null;
+  #keys: DirectionKeys | null = null;
   #codec: FrameCodec | null = null;
+  #cipher = -1;
   #digest = -1;
   #state: number = State.NEW;
   /** Type of the request that awaits its answer. */
@@ -137,7 +147,20 @@ export class ClientDoor implements StreamConsumer {
     config: ClientDoorConfig,
     host: ClientDoorHost,
   ) {
-    assert(config.digests.length > 0, "at least one digest is acceptable");
+    assert(CONTROL_BYTES_MAX <= PIECE_BYTES, "a message at the door is sealed and opened in one call");
+    const { ciphers, digests, key } = config;
+    assert(ciphers.length > 0, "at least one cipher is acceptable, or none");
+    assert(
+      ciphers.every((cipher) => cipher === Cipher.NONE || (key !== null && cryptography.ciphers.includes(cipher))),
+      "the ciphers are there, and have a key",
+    );
+    assert(digests.length > 0 || !ciphers.includes(Cipher.NONE), "at least one digest is acceptable");
+    assert(digests.every((digest) => tagBytesOf(digest) >= 0), "the acceptable digests exist");
+    assert(
+      key === null || (key.id.length === KEY_ID_BYTES && key.secret.length === KEY_BYTES),
+      "a key has 32 bytes, and its id 16",
+    );
+    assert(key === null || config.ephemeral.length === KEY_BYTES, "a handshake has an ephemeral key");
     this.#memory = memory;
     this.#cryptography = cryptography;
     this.#config = config;
@@ -147,22 +170,31 @@ export class ClientDoor implements StreamConsumer {
     this.#inAt = this.#outAt + PREFIX_BYTES_MAX + REQUEST_BYTES_MAX;
   }
 
+  /** The cipher that was agreed on, once `ready` was called. */
+  get cipher(): number {
+    return this.#cipher;
+  }
+
+  /** The digest that was agreed on, once `ready` was called; NONE with a cipher. */
+  get digest(): number {
+    return this.#digest;
+  }
+
+  /**
+   * Whether the exporter owes its part of the handshake. One that ends the connection now does not have the key, does not
+   * admit it, or has met somebody on the way who changes what is said: it never tells which.
+   */
+  get isAuthenticating(): boolean {
+    return this.#state === State.NOISE;
+  }
+
   /** Sends the hello. */
   start(): void {
     assert(this.#state === State.NEW, "the hello is sent once");
-    const { bytes, view } = this.#memory;
-    const writer = new TlvWriter();
-    writer.uint16s(Tlv.CIPHERS, [Cipher.NONE], true);
-    writer.uint16s(Tlv.DIGESTS, this.#config.digests, true);
-    assert(writer.length <= HELLO_BODY_BYTES_MAX, "the hello fits");
-    view.setUint32(this.#outAt + HelloAt.MAGIC, HELLO_MAGIC[0], true);
-    view.setUint32(this.#outAt + HelloAt.MAGIC + 4, HELLO_MAGIC[1], true);
-    view.setUint16(this.#outAt + HelloAt.VERSION_LOW, VERSION, true);
-    view.setUint16(this.#outAt + HelloAt.VERSION_HIGH, VERSION, true);
-    view.setUint32(this.#outAt + HelloAt.BODY_BYTES, writer.length, true);
-    bytes.set(writer.bytes, this.#outAt + HELLO_BYTES);
+    this.#prologue = encodeHello(this.#config);
+    this.#memory.bytes.set(this.#prologue, this.#outAt);
     this.#state = State.HELLO;
-    this.#host.transmit(this.#outAt, HELLO_BYTES + writer.length);
+    this.#host.transmit(this.#outAt, this.#prologue.length);
   }
 
   /** Asks for the exports whose names come after this one; the empty string: from the first on. */
@@ -194,15 +226,34 @@ export class ClientDoor implements StreamConsumer {
     this.#send(FrameType.JOIN, encodeJoin(request));
   }
 
-  /** What the lane's codec goes on with, after `granted`. */
+  /**
+   * What the lane's codec goes on with, once, after `granted`.
+   *
+   * @returns its keys are those that {@link close} wipes: the lane's codec copies them before
+   */
   handoff(): Handoff {
     assert(this.#state === State.GRANTED && this.#codec !== null, "a lane was granted");
     const { sent, received } = this.#codec;
-    return { cipher: Cipher.NONE, digest: this.#digest, keys: null, sent, received };
+    // Now: the lane's codec may get the same scratch area.
+    this.#closeCodec();
+    return { cipher: this.#cipher, digest: this.#digest, keys: this.#keys, sent, received };
+  }
+
+  /** Wipes all keys but the pre-shared: to be called when the connection has ended, or is a lane's. Again is no harm. */
+  close(): void {
+    this.#state = State.ENDED;
+    this.#handshake?.wipe();
+    this.#handshake = null;
+    this.#config.ephemeral.fill(0);
+    this.#closeCodec();
+    this.#keys?.send.fill(0);
+    this.#keys?.receive.fill(0);
+    this.#keys = null;
   }
 
   onHeader(at: number): Verdict {
     if (this.#state === State.HELLO) return this.#onHello(at);
+    if (this.#state === State.NOISE) return this.#onNoise(at);
     assert(this.#state === State.READY || this.#state === State.WAITING, "the door is open");
     const error = this.#checkFrame(at);
     if (error !== ProtocolError.NONE) return this.#fail(error);
@@ -237,29 +288,56 @@ export class ClientDoor implements StreamConsumer {
       view.getUint16(at + HelloAt.VERSION_HIGH, true) !== 0 || bodyBytes === 0 || bodyBytes > HELLO_BODY_BYTES_MAX
     ) return this.#fail(ProtocolError.HELLO);
     this.#status = version === VERSION ? Status.OK : Status.VERSION;
+    this.#prologue = concat(this.#prologue, this.#memory.bytes.subarray(at, at + HELLO_BYTES));
     this.payloadAt = this.#inAt;
     this.payloadBytes = bodyBytes;
     return Verdict.PAYLOAD;
   }
 
   #onHelloBody(): Verdict {
-    const answer = decodeHelloAnswer(this.#received());
+    const body = this.#received();
+    const answer = decodeHelloAnswer(body);
     if (answer === null) return this.#fail(ProtocolError.HELLO);
     if (answer.status !== Status.OK) {
-      this.#state = State.FAILED;
-      this.error = ProtocolError.REFUSED;
-      this.acceptedDigests = answer.digests;
-      this.#host.failed(answer.text, answer.status);
-      return Verdict.CLOSE;
+      if (answer.status === Status.NO_COMMON_ALGORITHM) {
+        this.acceptedCiphers = answer.ciphers;
+        this.acceptedDigests = answer.digests;
+      }
+      return this.#end(ProtocolError.REFUSED, answer.text, answer.status);
     }
     // Version 0 with status OK is no answer.
     if (this.#status !== Status.OK) return this.#fail(ProtocolError.HELLO);
-    if (answer.cipher !== Cipher.NONE || !this.#config.digests.includes(answer.digest)) {
-      return this.#fail(ProtocolError.ALGORITHM);
-    }
+    if (!isAcceptable(answer.cipher, answer.digest, this.#config)) return this.#fail(ProtocolError.ALGORITHM);
+    this.#cipher = answer.cipher;
     this.#digest = answer.digest;
-    const { cipher, digest } = answer;
-    const handoff = { cipher, digest, keys: null, sent: 0, received: 0 };
+    if (this.#config.key === null) return this.#enterDoor();
+    this.#beginHandshake(concat(this.#prologue, body), this.#config.key);
+    return Verdict.NEXT;
+  }
+
+  /** Sends the client's message of the handshake. The hello is gone from the buffer: its answer is there. */
+  #beginHandshake(prologue: Uint8Array, key: DoorKey): void {
+    this.#handshake = new NoiseInitiator(this.#cryptography.noise, prologue, key.secret, this.#config.ephemeral);
+    const message = this.#handshake.writeMessage();
+    this.#memory.bytes.set(message, this.#outAt);
+    this.headerBytes = NOISE_MESSAGE_BYTES;
+    this.#state = State.NOISE;
+    this.#host.transmit(this.#outAt, message.length);
+  }
+
+  /** The exporter's message of the handshake. */
+  #onNoise(at: number): Verdict {
+    const handshake = this.#handshake!;
+    const message = this.#memory.bytes.slice(at, at + NOISE_MESSAGE_BYTES);
+    if (handshake.readMessage(message) === null) return this.#fail(ProtocolError.AUTHENTICATION);
+    this.#keys = handshake.split();
+    this.#handshake = null;
+    return this.#enterDoor();
+  }
+
+  #enterDoor(): Verdict {
+    this.#prologue = new Uint8Array(0);
+    const handoff = { cipher: this.#cipher, digest: this.#digest, keys: this.#keys, sent: 0, received: 0 };
     this.#codec = new FrameCodec(this.#memory, this.#cryptography, this.#codecAt, handoff);
     this.headerBytes = this.#codec.prefixBytes;
     this.#state = State.READY;
@@ -333,10 +411,19 @@ export class ClientDoor implements StreamConsumer {
     this.#host.transmit(this.#outAt, prefixBytes + tlvs.length);
   }
 
+  #closeCodec(): void {
+    this.#codec?.close();
+    this.#codec = null;
+  }
+
   #fail(error: number): Verdict {
-    this.#state = State.FAILED;
+    return this.#end(error, protocolErrorText(error), Status.OK);
+  }
+
+  #end(error: number, text: string, status: number): Verdict {
     this.error = error;
-    this.#host.failed(protocolErrorText(error), Status.OK);
+    this.close();
+    this.#host.failed(text, status);
     return Verdict.CLOSE;
   }
 }

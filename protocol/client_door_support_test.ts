@@ -7,12 +7,18 @@ import assert from "node:assert/strict";
 import { type Frame, FRAMES, seal, type Suite } from "../tests/vectors/frames.ts";
 import { hellos } from "../tests/vectors/messages.ts";
 import { concat, hex, pattern } from "../tests/vectors/primitives.ts";
-import { ClientDoor } from "./client_door.ts";
+import { ClientDoor, type ClientDoorConfig } from "./client_door.ts";
 import { Arena, Feed, Script, XXH64 } from "./client_support_test.ts";
 import type { Description, Grant, JoinRequest, ListEntry, OpenRequest } from "./grant.ts";
-import { Digest } from "./wire.ts";
+import { Cipher, Digest } from "./wire.ts";
 
-const DIGESTS = [Digest.XXH64, Digest.CRC32C, Digest.NONE];
+/** What the client of the bench accepts by default. */
+const KEYLESS: ClientDoorConfig = {
+  ciphers: [Cipher.NONE],
+  digests: [Digest.XXH64, Digest.CRC32C, Digest.NONE],
+  key: null,
+  ephemeral: new Uint8Array(0),
+};
 const HELLOS = hellos(pattern(16, 1));
 
 /** The payload of a frame of the vectors. */
@@ -72,11 +78,11 @@ export class DoorBench {
   onReady: () => void = () => {};
   onGranted: () => void = () => {};
 
-  constructor(readonly suite: Suite = XXH64, arena = new Arena()) {
+  constructor(readonly suite: Suite = XXH64, arena = new Arena(), config: Partial<ClientDoorConfig> = {}) {
     this.arena = arena;
     const { events } = this;
     this.script = new Script(suite);
-    this.door = new ClientDoor(arena.core, arena.cryptography, arena.scratchAt, { digests: DIGESTS }, {
+    this.door = new ClientDoor(arena.core, arena.cryptography, arena.scratchAt, { ...KEYLESS, ...config }, {
       transmit: (at, bytes) => this.sent.push(arena.core.bytes.slice(at, at + bytes)),
       ready: () => {
         events.push("ready");

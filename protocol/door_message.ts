@@ -69,7 +69,7 @@ export function encodeJoin(request: JoinRequest): Uint8Array {
 }
 
 /** Words of the peer as they may stand in a terminal: without control characters, in one line. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/\p{Cc}+/gu, " ").trim();
 }
 
@@ -109,35 +109,6 @@ export function decodeRefusal(bytes: Uint8Array, status: number): Refusal | null
   const text = printable(reader.text(Tlv.TEXT) ?? "");
   const current = readCurrent(reader);
   return reader.status === Status.OK ? { text: text === "" ? statusName(status) : text, current } : null;
-}
-
-/** What the exporter answered to a hello. */
-export interface HelloAnswer {
-  readonly status: number;
-  /** For a person. */
-  readonly text: string;
-  /** The chosen cipher and digest; -1 unless there is exactly one. */
-  readonly cipher: number;
-  readonly digest: number;
-  /** All digests that were named: the chosen one, or those that the exporter accepts. */
-  readonly digests: readonly number[];
-}
-
-/** The body of the exporter's hello, or null if it is malformed. */
-export function decodeHelloAnswer(bytes: Uint8Array): HelloAnswer | null {
-  const reader = new TlvReader(bytes, [Tlv.CIPHERS, Tlv.DIGESTS, Tlv.STATUS, Tlv.TEXT]);
-  const ciphers = reader.uint16s(Tlv.CIPHERS) ?? [];
-  const digests = reader.uint16s(Tlv.DIGESTS) ?? [];
-  const status = reader.uint32(Tlv.STATUS);
-  const text = printable(reader.text(Tlv.TEXT) ?? "");
-  if (reader.status !== Status.OK || status === null) return null;
-  return {
-    status,
-    text: text === "" ? statusName(status) : text,
-    cipher: ciphers.length === 1 ? ciphers[0] : -1,
-    digest: digests.length === 1 ? digests[0] : -1,
-    digests,
-  };
 }
 
 /**

@@ -54,6 +54,8 @@ export const ProtocolError = {
   EXTENTS: 22,
   /** Nothing was heard from the peer for too long. */
   PEER_DEAD: 23,
+  /** A message of the handshake does not authenticate: another key, or something of it or of a hello was changed. */
+  AUTHENTICATION: 24,
 } as const;
 export type ProtocolError = (typeof ProtocolError)[keyof typeof ProtocolError];
 
@@ -82,6 +84,7 @@ const TEXTS: readonly string[] = [
   "a reply came to no request",
   "a reply describes another range than was asked for",
   "the peer has been silent for too long",
+  "the peer does not prove that it has the same key",
 ];
 
 /** The sentence for a {@link ProtocolError}, without a capital or a full stop. */

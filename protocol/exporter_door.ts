@@ -1,22 +1,34 @@
 /**
- * The exporter's end of a connection until it is a lane: hello, then LIST, DESCRIBE, OPEN and JOIN (SPEC.md, sections 2
- * and 6). One message is under way at a time, so one area serves what is received and what is answered.
+ * The exporter's end of a connection until it is a lane: hello, the handshake where the client has named a key, then
+ * LIST, DESCRIBE, OPEN and JOIN (SPEC.md, sections 2, 4.2 and 6). One message is under way at a time, so one area serves
+ * what is received and what is answered. Of a peer that has not authenticated itself the door holds its hello, of 512
+ * bytes at most, and the answer.
  *
  * @module
  */
 import { assert } from "./assert.ts";
+import { concat } from "./bytes.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { decodeJoin, decodeOpen, encodeDescription, encodeEntries, writeHolder } from "./exporter_message.ts";
 import { ProtocolError } from "./error.ts";
-import { encodeHelloReply, type HelloConfig, negotiate } from "./exporter_hello.ts";
+import {
+  encodeHelloReply,
+  type HelloConfig,
+  type HelloOutcome,
+  negotiate,
+  type Offer,
+  refusal,
+} from "./exporter_hello.ts";
 import type { Description, Holder, JoinRequest, ListEntry, OpenRequest } from "./grant.ts";
-import type { Cryptography } from "./guard.ts";
+import { type Cryptography, KEY_BYTES, PIECE_BYTES } from "./guard.ts";
 import { CONTROL_BYTES_MAX, DOOR_REQUESTS_MAX, HELLO_BODY_BYTES_MAX } from "./limits.ts";
+import { type DirectionKeys, NOISE_MESSAGE_BYTES, NoiseResponder } from "./noise.ts";
 import { Status } from "./status.ts";
 import { Tlv, TlvReader, TlvWriter } from "./tlv.ts";
 import {
   Cipher,
+  Digest,
   frameFlags,
   frameLane,
   framePayloadBytes,
@@ -31,6 +43,7 @@ import {
   HelloAt,
   isZero64,
   REPLY,
+  tagBytesOf,
   writeHeader,
 } from "./wire.ts";
 
@@ -48,6 +61,13 @@ export const DOOR_SCRATCH_BYTES = MESSAGE_AT + CONTROL_BYTES_MAX;
 export interface ExporterDoorHost {
   /** Queues bytes of the arena for sending; they stay put until they are sent. */
   transmit(at: number, bytes: number): void;
+  /**
+   * The pre-shared key, of `KEY_BYTES`, with this id of 16 bytes; null if there is none for this peer. It stays the
+   * host's.
+   */
+  keyOf(id: Uint8Array): Uint8Array | null;
+  /** So many random bytes that nobody can foretell, which the door wipes. */
+  randomBytes(count: number): Uint8Array;
   /** The exports that this peer may see whose names follow `after`, sorted by the bytes of their names. */
   list(after: string): { entries: ListEntry[]; more: boolean };
   /** What an export is like, or null if there is none that this peer may see. */
@@ -60,7 +80,10 @@ export interface ExporterDoorHost {
 
 export type { Handoff } from "./codec.ts";
 
-const State = { HELLO: 0, DOOR: 1, PENDING: 2, ENDED: 3 } as const;
+/** Why a peer was not authenticated. It never learns which. */
+export type AuthenticationFailure = "unknown key" | "wrong key";
+
+const State = { HELLO: 0, NOISE: 1, DOOR: 2, PENDING: 3, ENDED: 4 } as const;
 
 /** The exporter's end of one connection, from its first byte until it is a lane or ends. */
 export class ExporterDoor implements StreamConsumer {
@@ -69,16 +92,29 @@ export class ExporterDoor implements StreamConsumer {
   payloadBytes = 0;
   /** Why the door answered CLOSE: a {@link ProtocolError}. */
   error: number = ProtocolError.NONE;
+  /** What the client has offered, once its hello is read; null before, and for a hello that makes no sense. */
+  offered: Offer | null = null;
+  /** The id of the key that the client says it has, whether or not it has it; null where it named none. */
+  claimedKeyId: Uint8Array | null = null;
+  /**
+   * The id of the key that the client has proved to have, by its first frame: its message of the handshake can be a copy
+   * of another client's. Null before, and without a key.
+   */
+  keyId: Uint8Array | null = null;
+  /** For the exporter's log, with the error AUTHENTICATION. */
+  authentication: AuthenticationFailure | null = null;
   readonly #memory: Memory;
   readonly #cryptography: Cryptography;
   readonly #scratchAt: number;
   readonly #config: HelloConfig;
   readonly #host: ExporterDoorHost;
   #state: number = State.HELLO;
-  #versionLow = 0;
-  #versionHigh = 0;
+  /** The client's hello without its body; with it and the answer, once there is one. */
+  #prologue = new Uint8Array(0);
+  #cipher: number = Cipher.NONE;
+  #digest: number = Digest.NONE;
+  #keys: DirectionKeys | null = null;
   #codec: FrameCodec | null = null;
-  #digest = 0;
   #type = 0;
   #requests = 0;
   #fencingFrames = 0;
@@ -94,8 +130,14 @@ export class ExporterDoor implements StreamConsumer {
     config: HelloConfig,
     host: ExporterDoorHost,
   ) {
+    assert(CONTROL_BYTES_MAX <= PIECE_BYTES, "a message at the door is sealed and opened in one call");
     assert(scratchAt + DOOR_SCRATCH_BYTES <= memory.bytes.length, "the scratch area lies in the arena");
-    assert(config.ciphers.every((cipher) => cipher === Cipher.NONE), "the accepted ciphers are implemented");
+    const { ciphers } = cryptography;
+    assert(
+      config.ciphers.every((cipher) => cipher === Cipher.NONE || ciphers.includes(cipher)),
+      "the ciphers are there",
+    );
+    assert(config.digests.every((digest) => tagBytesOf(digest) >= 0), "the accepted digests exist");
     this.#memory = memory;
     this.#cryptography = cryptography;
     this.#scratchAt = scratchAt;
@@ -111,6 +153,7 @@ export class ExporterDoor implements StreamConsumer {
 
   onHeader(at: number): Verdict {
     if (this.#state === State.HELLO) return this.#onHello(at);
+    if (this.#state === State.NOISE) return this.#onNoise(at);
     if (this.#state === State.DOOR) return this.#onRequest(at);
     return this.#fail(ProtocolError.PHASE);
   }
@@ -161,51 +204,108 @@ export class ExporterDoor implements StreamConsumer {
   /**
    * Ends the door: the connection becomes a lane, whose codec goes on with what this returns. What the door has queued
    * (FENCING frames) has to be sent before the lane's first frame.
+   *
+   * @returns its keys are those that {@link close} wipes: the lane's codec, or the message to it, copies them before
    */
   handoff(): Handoff {
     assert(this.#state === State.PENDING && this.#codec !== null, "an OPEN or JOIN is pending");
     this.#state = State.ENDED;
     const { sent, received } = this.#codec;
-    return { cipher: Cipher.NONE, digest: this.#digest, keys: null, sent, received };
+    // Now: the lane's codec may get the same scratch area.
+    this.#closeCodec();
+    return { cipher: this.#cipher, digest: this.#digest, keys: this.#keys, sent, received };
+  }
+
+  /** Wipes all keys: to be called when the connection has ended, or is handed over. Again is no harm. */
+  close(): void {
+    this.#state = State.ENDED;
+    this.#closeCodec();
+    this.#keys?.send.fill(0);
+    this.#keys?.receive.fill(0);
+    this.#keys = null;
   }
 
   #onHello(at: number): Verdict {
-    const view = this.#memory.view;
+    const { bytes, view } = this.#memory;
     if (
       view.getUint32(at + HelloAt.MAGIC, true) !== HELLO_MAGIC[0] ||
       view.getUint32(at + HelloAt.MAGIC + 4, true) !== HELLO_MAGIC[1]
     ) return this.#fail(ProtocolError.MAGIC);
-    this.#versionLow = view.getUint16(at + HelloAt.VERSION_LOW, true);
-    this.#versionHigh = view.getUint16(at + HelloAt.VERSION_HIGH, true);
+    this.#prologue = bytes.slice(at, at + HELLO_BYTES);
     this.payloadBytes = view.getUint32(at + HelloAt.BODY_BYTES, true);
     if (this.payloadBytes > HELLO_BODY_BYTES_MAX) {
-      this.#sendHelloReply({ status: Status.BAD_REQUEST, cipher: 0, digest: 0 });
+      this.#sendHelloReply(refusal(Status.BAD_REQUEST));
       return this.#fail(ProtocolError.HELLO);
     }
     return this.payloadBytes > 0 ? Verdict.PAYLOAD : this.#answerHello();
   }
 
   #answerHello(): Verdict {
-    const body = this.#memory.bytes.subarray(this.payloadAt, this.payloadAt + this.payloadBytes);
-    const outcome = negotiate(this.#versionLow, this.#versionHigh, body, this.#config);
-    this.#sendHelloReply(outcome);
+    const start = new DataView(this.#prologue.buffer);
+    const low = start.getUint16(HelloAt.VERSION_LOW, true);
+    const high = start.getUint16(HelloAt.VERSION_HIGH, true);
+    const body = this.#memory.bytes.slice(this.payloadAt, this.payloadAt + this.payloadBytes);
+    const outcome = negotiate(low, high, body, this.#config);
+    this.offered = outcome.offered;
+    this.claimedKeyId = outcome.keyId;
+    const reply = this.#sendHelloReply(outcome);
     if (outcome.status !== Status.OK) {
       const isMalformed = outcome.status === Status.BAD_REQUEST || outcome.status === Status.UNKNOWN_REQUIRED;
       return this.#fail(isMalformed ? ProtocolError.HELLO : ProtocolError.REFUSED);
     }
+    this.#cipher = outcome.cipher;
     this.#digest = outcome.digest;
-    const { cipher, digest } = outcome;
-    const handoff = { cipher, digest, keys: null, sent: 0, received: 0 };
+    if (outcome.keyId === null) return this.#enterDoor();
+    this.#prologue = concat(this.#prologue, body, reply);
+    this.#state = State.NOISE;
+    this.headerBytes = NOISE_MESSAGE_BYTES;
+    return Verdict.NEXT;
+  }
+
+  #sendHelloReply(outcome: HelloOutcome): Uint8Array {
+    const reply = encodeHelloReply(outcome, this.#config);
+    this.#memory.bytes.set(reply, this.payloadAt);
+    this.#host.transmit(this.payloadAt, reply.length);
+    return reply;
+  }
+
+  /** The client's message of the handshake. Whatever is wrong with it, the peer sees the same: the connection ends. */
+  #onNoise(at: number): Verdict {
+    assert(this.claimedKeyId !== null, "the client has named a key");
+    const message = this.#memory.bytes.slice(at, at + NOISE_MESSAGE_BYTES);
+    // A key that is not known is stood in for by one that nobody has, so that it takes as long to find out.
+    const random = this.#host.randomBytes(2 * KEY_BYTES);
+    const ephemeral = random.subarray(0, KEY_BYTES);
+    const key = this.#host.keyOf(this.claimedKeyId);
+    const responder = new NoiseResponder(
+      this.#cryptography.noise,
+      this.#prologue,
+      key ?? random.subarray(KEY_BYTES),
+      ephemeral,
+    );
+    const answer = responder.readMessage(message) === null ? null : responder.writeMessage();
+    const isAuthentic = key !== null && answer !== null;
+    if (isAuthentic) this.#keys = responder.split();
+    responder.wipe();
+    random.fill(0);
+    if (!isAuthentic) {
+      this.authentication = key === null ? "unknown key" : "wrong key";
+      return this.#fail(ProtocolError.AUTHENTICATION);
+    }
+    // The answer to the hello may still be unsent where messages are; nothing is where FENCING frames will be.
+    const answerAt = this.#scratchAt + FENCING_AT;
+    this.#memory.bytes.set(answer, answerAt);
+    this.#host.transmit(answerAt, answer.length);
+    return this.#enterDoor();
+  }
+
+  #enterDoor(): Verdict {
+    this.#prologue = new Uint8Array(0);
+    const handoff = { cipher: this.#cipher, digest: this.#digest, keys: this.#keys, sent: 0, received: 0 };
     this.#codec = new FrameCodec(this.#memory, this.#cryptography, this.#scratchAt, handoff);
     this.#state = State.DOOR;
     this.headerBytes = this.#codec.prefixBytes;
     return Verdict.NEXT;
-  }
-
-  #sendHelloReply(outcome: { status: number; cipher: number; digest: number }): void {
-    const reply = encodeHelloReply(outcome, this.#config);
-    this.#memory.bytes.set(reply, this.payloadAt);
-    this.#host.transmit(this.payloadAt, reply.length);
   }
 
   #onRequest(at: number): Verdict {
@@ -213,6 +313,7 @@ export class ExporterDoor implements StreamConsumer {
     assert(this.#codec !== null, "the door phase has a codec");
     const error = this.#codec.openPrefix(at);
     if (error !== 0) return this.#fail(error);
+    this.keyId = this.claimedKeyId;
     if (frameLane(memory, at) !== 0) return this.#fail(ProtocolError.LANE);
     const type = frameType(memory, at);
     this.#type = type;
@@ -293,9 +394,14 @@ export class ExporterDoor implements StreamConsumer {
     this.#type = 0;
   }
 
+  #closeCodec(): void {
+    this.#codec?.close();
+    this.#codec = null;
+  }
+
   #fail(error: number): Verdict {
     this.error = error;
-    this.#state = State.ENDED;
+    this.close();
     return Verdict.CLOSE;
   }
 }

@@ -133,6 +133,7 @@ for (const digest of [0, 1, 2]) {
 }
 
 Deno.test("whatever comes, a door answers or ends the connection", () => {
+  const CONFIG = { ciphers: [0], digests: [0], keyRequired: false };
   const scratchAt = 0;
   const stagingAt = DOOR_SCRATCH_BYTES;
   const memory = makeMemory(stagingAt + 512);
@@ -168,8 +169,10 @@ Deno.test("whatever comes, a door answers or ends the connection", () => {
       const bytes = hello.slice();
       if (flip) { for (const [at, bit] of flips) if (at < bytes.length) bytes[at] ^= 1 << bit; }
       let asked = 0;
-      const machine = new ExporterDoor(memory, memory.cryptography, scratchAt, { ciphers: [0], digests: [0] }, {
+      const machine = new ExporterDoor(memory, memory.cryptography, scratchAt, CONFIG, {
         transmit: (at, length) => assert.ok(at >= scratchAt && at + length <= stagingAt && length > 0),
+        keyOf: () => null,
+        randomBytes: (count) => new Uint8Array(count),
         list: () => ({ entries: [], more: false }),
         describe: () => null,
         open: () => asked++,

@@ -5,16 +5,24 @@
  */
 import { Status } from "./status.ts";
 import { Tlv, TlvReader, TlvWriter } from "./tlv.ts";
-import { Cipher, Digest, HELLO_BYTES, HELLO_REPLY_MAGIC, HelloAt, VERSION } from "./wire.ts";
+import { Cipher, Digest, HELLO_BYTES, HELLO_REPLY_MAGIC, HelloAt, isKeyable, KEY_ID_BYTES, VERSION } from "./wire.ts";
 
 /** What an exporter accepts. */
 export interface HelloConfig {
-  /** The ciphers that it accepts, by number. */
+  /** The ciphers that it accepts, by number; NONE among them where a connection may go without. */
   readonly ciphers: readonly number[];
   /** The digests that it accepts, by number. */
   readonly digests: readonly number[];
+  /** Whether it admits only peers that have a key: others are told KEY_REQUIRED. */
+  readonly keyRequired: boolean;
   /** Whether the exporter has no room for one more connection: then it says TOO_MANY. */
   readonly full?: boolean;
+}
+
+/** What a client offered, by number, the most wanted first; nothing of it need be a number that exists. */
+export interface Offer {
+  readonly ciphers: readonly number[];
+  readonly digests: readonly number[];
 }
 
 /** What came of a hello. Cipher and digest mean something with OK only. */
@@ -22,6 +30,10 @@ export interface HelloOutcome {
   readonly status: number;
   readonly cipher: number;
   readonly digest: number;
+  /** The id of the key that the client named, of 16 bytes; null where it named none or the hello is malformed. */
+  readonly keyId: Uint8Array | null;
+  /** What the client offered; null where the hello is malformed or of another version. */
+  readonly offered: Offer | null;
 }
 
 const SENTENCES: ReadonlyMap<number, string> = new Map([
@@ -41,23 +53,24 @@ const SENTENCES: ReadonlyMap<number, string> = new Map([
  * @param body the hello's TLVs
  */
 export function negotiate(low: number, high: number, body: Uint8Array, config: HelloConfig): HelloOutcome {
-  if (low > high) return refused(Status.BAD_REQUEST);
+  if (low > high) return refusal(Status.BAD_REQUEST);
   // Before the body: another version's may not be ours to judge.
-  if (low > VERSION || high < VERSION) return refused(Status.VERSION);
+  if (low > VERSION || high < VERSION) return refusal(Status.VERSION);
   const reader = new TlvReader(body, [Tlv.CIPHERS, Tlv.DIGESTS, Tlv.KEY_ID]);
   const ciphers = reader.uint16s(Tlv.CIPHERS);
   const digests = reader.uint16s(Tlv.DIGESTS);
-  const hasKey = reader.value(Tlv.KEY_ID, 16) !== null;
-  if (reader.status !== Status.OK) return refused(reader.status);
-  if (ciphers === null || digests === null) return refused(Status.BAD_REQUEST);
-  if (config.full === true) return refused(Status.TOO_MANY);
+  const keyId = reader.value(Tlv.KEY_ID, KEY_ID_BYTES);
+  if (reader.status !== Status.OK) return refusal(reader.status);
+  if (ciphers === null || digests === null) return refusal(Status.BAD_REQUEST);
 
-  const cipher = ciphers.find((number) => config.ciphers.includes(number) && (hasKey || number === Cipher.NONE));
-  if (cipher === undefined) return refused(withoutCommon(hasKey, ciphers, config.ciphers));
-  if (cipher !== Cipher.NONE) return { status: Status.OK, cipher, digest: Digest.NONE };
-  const digest = digests.find((number) => config.digests.includes(number) && suits(number, hasKey));
-  if (digest === undefined) return refused(withoutCommon(hasKey, digests, config.digests));
-  return { status: Status.OK, cipher, digest };
+  const offered = { ciphers, digests };
+  const refused = (status: number): HelloOutcome => ({ ...refusal(status), keyId, offered });
+  if (config.full === true) return refused(Status.TOO_MANY);
+  if (config.keyRequired && keyId === null) return refused(Status.KEY_REQUIRED);
+  const chosen = choose(offered, keyId !== null, config);
+  if (chosen !== null) return { status: Status.OK, ...chosen, keyId, offered };
+  const keyWouldDo = keyId === null && choose(offered, true, config) !== null;
+  return refused(keyWouldDo ? Status.KEY_REQUIRED : Status.NO_COMMON_ALGORITHM);
 }
 
 /** Writes the whole answer to a hello, 512 bytes at most. */
@@ -83,18 +96,24 @@ export function encodeHelloReply(outcome: HelloOutcome, config: HelloConfig): Ui
   return bytes;
 }
 
+/** An outcome of which nothing is known but the status that refuses. */
+export function refusal(status: number): HelloOutcome {
+  return { status, cipher: Cipher.NONE, digest: Digest.NONE, keyId: null, offered: null };
+}
+
+/** The first cipher of the client's list that will do, then the first such digest; null if there is none. */
+function choose(offered: Offer, hasKey: boolean, config: HelloConfig): { cipher: number; digest: number } | null {
+  const cipher = offered.ciphers.find((number) =>
+    config.ciphers.includes(number) && (hasKey || number === Cipher.NONE)
+  );
+  if (cipher === undefined) return null;
+  // A cipher's tags take the place of a digest.
+  if (cipher !== Cipher.NONE) return { cipher, digest: Digest.NONE };
+  const digest = offered.digests.find((number) => config.digests.includes(number) && suits(number, hasKey));
+  return digest === undefined ? null : { cipher, digest };
+}
+
 /** Whether a digest may be used without a cipher: with a key it has to be one that can be keyed. */
 function suits(digest: number, hasKey: boolean): boolean {
-  if (hasKey) return digest === Digest.BLAKE2B_256 || digest === Digest.HMAC_SHA_256;
-  return digest !== Digest.HMAC_SHA_256;
-}
-
-/** A client without a key that offered something the exporter accepts was refused for the want of a key. */
-function withoutCommon(hasKey: boolean, offered: readonly number[], accepted: readonly number[]): number {
-  const keyWouldDo = !hasKey && offered.some((number) => accepted.includes(number));
-  return keyWouldDo ? Status.KEY_REQUIRED : Status.NO_COMMON_ALGORITHM;
-}
-
-function refused(status: number): HelloOutcome {
-  return { status, cipher: Cipher.NONE, digest: Digest.NONE };
+  return hasKey ? isKeyable(digest) : digest !== Digest.HMAC_SHA_256;
 }

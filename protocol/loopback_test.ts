@@ -134,8 +134,11 @@ class Exporter {
     this.door = new ExporterDoor(this.core, this.cryptography, this.#doorAt, {
       ciphers: [0],
       digests: [Digest.CRC32C, Digest.XXH64, Digest.NONE],
+      keyRequired: false,
     }, {
       transmit: this.pipe.transmit,
+      keyOf: () => null,
+      randomBytes: (count) => new Uint8Array(count),
       list: (after) => ({
         entries: ["a", "b", "disk"].filter((name) => name > after)
           .map((name) => ({ name, size: DISK_BYTES, access: 1, features: 63 })),
@@ -255,7 +258,10 @@ class Client {
   connect(): void {
     this.pipe.clear();
     this.door = new ClientDoor(this.arena.core, this.arena.cryptography, this.arena.scratchAt, {
+      ciphers: [0],
       digests: [this.digest],
+      key: null,
+      ephemeral: new Uint8Array(0),
     }, {
       transmit: this.pipe.transmit,
       ready: () => this.door.list("a"),

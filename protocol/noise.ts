@@ -14,6 +14,7 @@
  * @module
  */
 import { assert } from "./assert.ts";
+import { concat } from "./bytes.ts";
 import { KEY_BYTES, type NoisePrimitives } from "./guard.ts";
 
 const PROTOCOL_NAME = new TextEncoder().encode("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s");
@@ -273,11 +274,4 @@ export class NoiseResponder extends Handshake {
 
 function isMessage(message: Uint8Array): boolean {
   return message.length >= NOISE_MESSAGE_BYTES && message.length <= MESSAGE_BYTES_MAX;
-}
-
-function concat(first: Uint8Array, second: Uint8Array): Uint8Array {
-  const whole = new Uint8Array(first.length + second.length);
-  whole.set(first);
-  whole.set(second, first.length);
-  return whole;
 }

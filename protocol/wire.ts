@@ -19,6 +19,9 @@ export const HELLO_MAGIC = [0x48545344, 0x4f4c4c45] as const;
 /** `DSTREPLY`, the magic of the exporter's answer, as two u32. */
 export const HELLO_REPLY_MAGIC = [0x52545344, 0x594c5045] as const;
 
+/** Bytes of the id of a key. */
+export const KEY_ID_BYTES = 16;
+
 /** Bytes of a frame's header, without tags. */
 export const HEADER_BYTES = 48;
 /** `DST1` in memory. */
@@ -87,6 +90,11 @@ const TAG_BYTES = [0, 8, 8, 32, 32];
 /** Bytes T of a tag under the digest, with cipher `none`; -1 for a number that is no digest. */
 export function tagBytesOf(digest: number): number {
   return TAG_BYTES[digest] ?? -1;
+}
+
+/** Whether a digest can be keyed, and so be used where there is a key and no cipher. */
+export function isKeyable(digest: number): boolean {
+  return digest === Digest.BLAKE2B_256 || digest === Digest.HMAC_SHA_256;
 }
 
 /**

@@ -1,0 +1,16 @@
+/**
+ * Byte strings of the control plane.
+ *
+ * @module
+ */
+
+/** The parts one after the other, in an array of their own. */
+export function concat(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
