@@ -11,7 +11,7 @@ import { Status } from "../protocol/status.ts";
 import { FrameType } from "../protocol/wire.ts";
 import type { Handoff } from "../protocol/codec.ts";
 import { nbdSession, type ToData, type ToDoor } from "./messages.ts";
-import type { OpenDecision, Refusal, RegisteredExport, Registry, Session } from "./registry.ts";
+import type { Refusal, RegisteredExport, Registry, Session } from "./registry.ts";
 import type { DiskRecord, StateDirectory } from "./state.ts";
 
 /** Slots of a lane when the client has no wish. */

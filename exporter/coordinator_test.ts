@@ -159,7 +159,7 @@ Deno.test("the lanes of a session live one Worker after the other, beginning whe
   assert.equal(scene.join(first.id, 1, 2), 1, "a lane stays where it is");
 });
 
-Deno.test("an export with layers lives in the first Worker with all its lanes", () => {
+Deno.test("an export whose layers have state lives in the first Worker with all its lanes", () => {
   const scene = new Scene(3, Feature.SHARED, true);
   for (let i = 0; i < 3; i++) {
     const { id, worker } = scene.open({ lanes: 3 });

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { layerNeeds } from "../engine/layers/mod.ts";
 import { makeWakeFd, Thread } from "../engine/thread.ts";
 import { DATA_SLOTS } from "./data.ts";
 import { VISITORS_MAX } from "./door.ts";
@@ -72,7 +73,7 @@ export class Threads {
     });
     const outcomes = await Promise.allSettled(connections.map(({ dataPort, wakeFd }, worker) => {
       const init: DataInit = {
-        // Layers have state, of which there is one: all lanes of their exports live in the first Worker.
+        // What has state has it once: then all lanes of the export live in the first Worker.
         exports: options.exports.map((one) => worker > 0 && livesInOneWorker(one) ? null : one),
         door: { port: dataPort, wakePeer: doorWake },
         nbdFd: worker === 0 ? options.nbdFd : -1,
@@ -155,8 +156,8 @@ export class Threads {
 }
 
 /** Whether all lanes of an export live in the first data-path Worker. */
-export function livesInOneWorker(one: Pick<ServedExport, "layers">): boolean {
-  return one.layers.length > 0;
+export function livesInOneWorker({ layers }: Pick<ServedExport, "layers">): boolean {
+  return layers.some((layer) => layerNeeds(layer).oneWorker);
 }
 
 function diesAs(what: string, failed: Promise<Error>): Promise<Error> {

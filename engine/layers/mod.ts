@@ -90,8 +90,14 @@ export function layerNeeds(spec: LayerSpec): LayerNeeds {
   return {
     slots: spec.kind === "volatile" ? volatileSlots(spec) : 0,
     timersPerSlot: spec.kind === "delay" ? 1 : 0,
-    oneWorker: spec.kind === "volatile",
+    oneWorker: hasState(spec),
   };
+}
+
+/** Whether what the layer does to one request depends on others. */
+function hasState(spec: LayerSpec): boolean {
+  if (spec.kind !== "error") return spec.kind === "volatile";
+  return spec.after > 0 || spec.every > 1 || spec.probability < 1 || spec.count < Number.MAX_SAFE_INTEGER;
 }
 
 /**

@@ -63,5 +63,8 @@ Deno.test("a bad specification is refused with the whole text and the reason", (
 Deno.test("a layer says what it takes of its Worker", () => {
   assert.deepEqual(layerNeeds(parseLayer("delay:1")), { slots: 0, timersPerSlot: 1, oneWorker: false });
   assert.deepEqual(layerNeeds(parseLayer("error")), { slots: 0, timersPerSlot: 0, oneWorker: false });
+  for (const counting of ["after=1", "every=2", "count=1", "probability=0.5"]) {
+    assert.equal(layerNeeds(parseLayer(`error:${counting}`)).oneWorker, true, counting);
+  }
   assert.deepEqual(layerNeeds(parseLayer("volatile:257K")), { slots: 3, timersPerSlot: 0, oneWorker: true });
 });

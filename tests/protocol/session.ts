@@ -1,5 +1,6 @@
 /**
- * A session as the suite drives it: one lane over a raw {@link Peer}, with sequences kept per slot.
+ * A session as the suite drives it: one lane, or one object for each lane, over a raw {@link Peer}, with sequences kept
+ * per slot.
  *
  * @module
  */
@@ -20,21 +21,29 @@ export interface RequestExtras {
   readonly payload?: Uint8Array;
 }
 
-/** One session and its lane. */
+/** One session and one lane of it. */
 export class Session {
   peer: Peer;
   grant: GrantFields;
-  generation = 1;
+  generation: number;
   /** FENCING frames that came before the latest answer to OPEN or JOIN. */
   fencing: Frame[] = [];
   /** The sequence of each slot's latest request. */
   readonly sequences: number[];
   readonly #options: PeerOptions;
 
-  private constructor(readonly id: Uint8Array, options: PeerOptions, peer: Peer, grant: GrantFields) {
+  private constructor(
+    readonly id: Uint8Array,
+    options: PeerOptions,
+    peer: Peer,
+    grant: GrantFields,
+    readonly lane = 0,
+    generation = 1,
+  ) {
     this.#options = options;
     this.peer = peer;
     this.grant = grant;
+    this.generation = generation;
     this.sequences = new Array<number>(grant.slots).fill(0);
   }
 
@@ -50,6 +59,29 @@ export class Session {
     return session;
   }
 
+  /** Opens a session with so many lanes, which must be granted, and joins all of them; answers one object for each. */
+  static async openLanes(
+    options: PeerOptions,
+    name: string,
+    lanes: number,
+    fields: OpenFields = {},
+  ): Promise<Session[]> {
+    const first = await Session.open(options, name, { lanes, ...fields });
+    assert.equal(first.grant.lanes, lanes, "the lanes that were granted");
+    const sessions = [first];
+    for (let lane = 1; lane < lanes; lane++) sessions.push(await first.join(lane));
+    return sessions;
+  }
+
+  /** Joins another lane of the session, which must be granted. */
+  async join(lane: number, generation = 1): Promise<Session> {
+    const peer = await Peer.greet(this.#options);
+    const { answer } = await ask(peer, FrameType.JOIN, joinTlvs(this.id, { lane, generation }));
+    assert.equal(answer.status, Status.OK, `the status of JOIN of lane ${lane}`);
+    peer.enterLane(lane);
+    return new Session(this.id, this.#options, peer, readGrant(answer.payload), lane, generation);
+  }
+
   [Symbol.dispose](): void {
     this.peer.close();
   }
@@ -58,14 +90,14 @@ export class Session {
   async rejoin(fresh = false): Promise<void> {
     const peer = await Peer.greet(this.#options);
     this.generation++;
-    const tlvs = joinTlvs(this.id, { generation: this.generation, fresh });
+    const tlvs = joinTlvs(this.id, { lane: this.lane, generation: this.generation, fresh });
     const { answer, fencing } = await ask(peer, FrameType.JOIN, tlvs);
     assert.equal(answer.status, Status.OK, "the status of JOIN");
     this.peer = peer;
     this.grant = readGrant(answer.payload);
     this.fencing = fencing;
     if (fresh) this.sequences.fill(0);
-    peer.enterLane(0);
+    peer.enterLane(this.lane);
   }
 
   /** Sends a new request; answers its sequence. */
