@@ -8,26 +8,23 @@ import { digestName } from "../engine/control/algorithms.ts";
 import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";
-import { makeWakeFd, Thread } from "../engine/thread.ts";
-import { close } from "../ffi/libc.ts";
+import { check } from "../ffi/errno.ts";
+import { close, duplicate } from "../ffi/libc.ts";
 import { UblkControl } from "../ffi/ublk_control.ts";
-import { attachmentSlots } from "./attachment.ts";
-import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
-import { nameOfRemote, type OpenOptions, resolveTarget } from "./open.ts";
-import { sleep, UblkDevice, ublkParameters } from "./ublk_device.ts";
+import { LaneThreads, unlessInterrupted } from "./lane_threads.ts";
+import { nameOfRemote, resolveTarget } from "./open.ts";
+import { sleep, UblkDevice, ublkParameters, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
 
 const log = logger("client");
 
-/** How long a forced detach waits for each step before it gives up what is under way, in milliseconds. */
-const FORCE_PATIENCE_MS = 5000;
 /** NBD clients that are just leaving are not in the way. */
 const LEAVING_CLIENTS_MS = 1000;
 const LEAVING_CLIENTS_POLL_MS = 50;
 
 /** How a client reaches an exporter; the same for every command. */
 export interface SessionOptions {
-  /** The requests that may be in flight at once, 1 to 1024. */
+  /** The requests that may be in flight at once on each lane, 1 to 1024. */
   readonly depth: number;
   readonly loop: "auto" | "uring" | "poll";
   /** Names of the digests that are acceptable, the best first. */
@@ -43,6 +40,8 @@ export interface AttachOptions extends RemoteAddress, SessionOptions {
   readonly readOnly: boolean;
   /** Take the export from whoever holds it. */
   readonly steal: boolean;
+  /** How many connections the session is wished to have, each served by a thread of its own: 1 to 64. */
+  readonly lanes: number;
 }
 
 /** What an attachment says about itself. It is sent as JSON. */
@@ -51,6 +50,8 @@ export interface AttachmentStatus {
   /** Name of the digest that was agreed on. */
   readonly digest: string;
   readonly loop: "uring" | "poll";
+  /** How many lanes the exporter has granted. */
+  readonly lanes: number;
   /** Requests that await their reply. */
   readonly inFlight: number;
   /** Why writes fail for good, or null. */
@@ -80,9 +81,6 @@ export interface RunningAttachment {
   readonly ended: Promise<Error | null>;
 }
 
-/** The thread that does the work. */
-type AttachThread = Thread<AttachQuestion, AttachEvent>;
-
 /** What serves the disk on this machine. */
 interface Frontend {
   readonly id: number | string;
@@ -96,39 +94,31 @@ interface Frontend {
    * @throws {Error} and leaves everything as it is, when somebody uses it, unless forced
    */
   stop(force: boolean): Promise<string | null>;
-  /** Gives back what is left of it after the thread has died. */
+  /** Gives back what is left of it after a thread has died. */
   abandon(): Promise<void>;
 }
 
 /**
  * Connects, opens the export and makes the device.
  *
+ * @param interrupted gives up at once, as long as there is no device
  * @throws {Error} one line that says what could not be done, why, and what to do
  */
-export async function attach(options: AttachOptions): Promise<RunningAttachment> {
+export async function attach(options: AttachOptions, interrupted: AbortSignal): Promise<RunningAttachment> {
   const what = `attach ${nameOfRemote(options)}`;
   // What this machine lacks is known before anybody is asked for anything.
   const control = options.nbd === null ? openControl(options) : null;
   let listening: Listening | null = null;
-  let thread: AttachThread | null = null;
+  let threads: LaneThreads | null = null;
   try {
     if (options.nbd !== null) listening = await listenNbd(options.nbd);
-    const open: OpenOptions = {
-      target: await because(what, resolveTarget(options, options.digests)),
-      name: options.name,
-      readOnly: options.readOnly,
-      steal: options.steal,
-      depth: options.depth,
-      holder: options.holder,
-    };
-    thread = await because(what, startThread(options, open));
-    const shape = await because(what, thread.ask({ ask: "open" })) as OpenedShape;
+    threads = await because(what, connect(options, interrupted));
     const frontend = control !== null
-      ? await because(what, serveUblk(control, thread, shape))
-      : await serveNbd(listening!, thread, options.name, shape);
-    return running(thread, shape, frontend);
+      ? await because(what, serveUblk(control, threads))
+      : await serveNbd(listening!, threads, options.name);
+    return running(threads, frontend);
   } catch (error) {
-    if (thread !== null) await leave(thread);
+    await threads?.leave();
     control?.close();
     if (listening !== null) {
       close(listening.fd);
@@ -138,32 +128,37 @@ export async function attach(options: AttachOptions): Promise<RunningAttachment>
   }
 }
 
+async function connect(options: AttachOptions, interrupted: AbortSignal): Promise<LaneThreads> {
+  const { name, readOnly, steal, depth, holder, loop } = options;
+  const target = await unlessInterrupted(resolveTarget(options, options.digests), interrupted);
+  const open = { target, name, readOnly, steal, depth, holder };
+  const frontend = options.nbd === null ? "ublk" : "nbd";
+  return await LaneThreads.open({ open, lanes: lanesOf(options), frontend, loop }, interrupted);
+}
+
+/** How many lanes are of use. */
+function lanesOf({ lanes, nbd }: AttachOptions): number {
+  if (nbd !== null) return lanes;
+  const most = ublkQueuesMax();
+  if (lanes <= most) return lanes;
+  log.warning("{text}", {
+    text:
+      `A block device of this machine has at most ${most} queues, one for each processor: as many lanes are opened, ` +
+      `not ${lanes}`,
+  });
+  return most;
+}
+
 function openControl({ loop }: AttachOptions): UblkControl {
   if (loop === "poll") throw new Error("Cannot use ublk with --loop poll, as it needs io_uring: use --nbd");
   return UblkControl.open();
 }
 
-function startThread(options: AttachOptions, open: OpenOptions): Promise<AttachThread> {
-  const frontend = options.nbd === null ? "ublk" : "nbd";
-  return Thread.start<AttachInit, AttachQuestion, AttachEvent>(
-    new URL("./attach_worker.ts", import.meta.url),
-    {
-      loop: frontend === "ublk" ? "uring" : options.loop,
-      slots: attachmentSlots(frontend, options.depth),
-      wakeFd: makeWakeFd(),
-      init: { open },
-    },
-    ({ level, text }) => log[level]("{text}", { text }),
-  );
-}
-
-async function serveNbd(
-  listening: Listening,
-  thread: AttachThread,
-  name: string,
-  shape: OpenedShape,
-): Promise<Frontend> {
-  await thread.ask({ ask: "serveNbd", fd: listening.fd, name });
+async function serveNbd(listening: Listening, threads: LaneThreads, name: string): Promise<Frontend> {
+  // All accept from one socket, each by a descriptor of its own; whoever is free takes the next client.
+  const fds = Array.from({ length: threads.count - 1 }, () => check(duplicate(listening.fd), "share a socket"));
+  fds.unshift(listening.fd);
+  await threads.askAll((lane) => ({ ask: "serveNbd", fd: fds[lane], name }));
   const removePath = () => {
     if (listening.path !== null) removeSocketFile(listening.path);
   };
@@ -171,9 +166,9 @@ async function serveNbd(
     id: `nbd-${Deno.pid}`,
     device: null,
     nbd: listening.address,
-    size: shape.geometry.size,
+    size: threads.shape.geometry.size,
     stop: async (force) => {
-      const clients = await clientsAfterAWhile(thread);
+      const clients = await clientsAfterAWhile(threads);
       if (clients > 0) {
         const many = clients === 1 ? "1 NBD client is" : `${clients} NBD clients are`;
         if (!force) {
@@ -185,7 +180,7 @@ async function serveNbd(
         log.warning(`${listening.address}: ${many} cut off`);
       }
       removePath();
-      await orAbort(thread, thread.ask({ ask: "stopNbd" }), force);
+      await threads.orAbort(threads.askAll(() => ({ ask: "stopNbd" })), force);
       return null;
     },
     abandon: () => Promise.resolve(removePath()),
@@ -193,31 +188,33 @@ async function serveNbd(
 }
 
 /** How many NBD clients there are that are not just leaving. */
-async function clientsAfterAWhile(thread: AttachThread): Promise<number> {
+async function clientsAfterAWhile(threads: LaneThreads): Promise<number> {
   const deadline = performance.now() + LEAVING_CLIENTS_MS;
   for (;;) {
-    const { clients } = await thread.ask({ ask: "status" }) as SessionState;
+    const { clients } = await threads.status();
     if (clients === 0 || performance.now() > deadline) return clients;
     await sleep(LEAVING_CLIENTS_POLL_MS);
   }
 }
 
-async function serveUblk(control: UblkControl, thread: AttachThread, shape: OpenedShape): Promise<Frontend> {
+async function serveUblk(control: UblkControl, threads: LaneThreads): Promise<Frontend> {
+  const { shape } = threads;
   const parameters = ublkParameters(shape);
-  const device = await UblkDevice.make(control, parameters, shape.depth);
+  const device = await UblkDevice.make(control, parameters, threads.count, shape.depth);
   let isServed = false;
   const remove = async (force: boolean, claim: number) => {
     try {
-      await orAbort(thread, device.stop(), force);
+      await threads.orAbort(device.stop(), force);
     } finally {
       // Held until nobody can mount it any more, and no longer: the driver forgets no device that is open.
       if (claim >= 0) close(claim);
     }
-    if (isServed) await thread.ask({ ask: "queueEnd" });
+    if (isServed) await threads.askAll(() => ({ ask: "queueEnd" }), device.queues);
     await device.delete();
   };
   try {
-    await thread.ask({ ask: "serveUblk", fd: device.charFd, depth: device.depth });
+    const { charFd: fd, depth } = device;
+    await threads.askAll((queue) => ({ ask: "serveUblk", fd, queue, depth }), device.queues);
     isServed = true;
     await device.start();
   } catch (error) {
@@ -233,7 +230,7 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
       const claim = force ? -1 : await device.claim();
       const users = force ? device.users() : null;
       if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
-      const loss = await orAbort(thread, device.sync(), force).then(
+      const loss = await threads.orAbort(device.sync(), force).then(
         () => null,
         (error) => `what was not yet written is lost (${messageOf(error)})`,
       );
@@ -248,12 +245,16 @@ async function serveUblk(control: UblkControl, thread: AttachThread, shape: Open
   };
 }
 
-function running(thread: AttachThread, shape: OpenedShape, frontend: Frontend): RunningAttachment {
+function running(threads: LaneThreads, frontend: Frontend): RunningAttachment {
   const { promise: ended, resolve } = Promise.withResolvers<Error | null>();
+  const { shape } = threads;
+  const place = frontend.device ?? frontend.nbd;
   let isLeaving = false;
-  thread.failed.then(async (error) => {
+  threads.failed.then(async (error) => {
     isLeaving = true;
+    threads.abort("a thread of the attachment has died");
     await frontend.abandon().catch((failure) => log.error("{failure}", { failure: messageOf(failure) }));
+    threads.end();
     resolve(error);
   });
   return {
@@ -264,11 +265,12 @@ function running(thread: AttachThread, shape: OpenedShape, frontend: Frontend): 
     readOnly: shape.geometry.readOnly,
     ended,
     status: async () => {
-      const { connected, inFlight, failure } = await thread.ask({ ask: "status" }) as SessionState;
-      return { connected, digest: digestName(shape.digest), loop: thread.loop, inFlight, failure };
+      const { connected, inFlight } = await threads.status();
+      const { count: lanes, loop, failure } = threads;
+      return { connected, digest: digestName(shape.digest), loop, lanes, inFlight, failure };
     },
     detach: async (force) => {
-      if (isLeaving) throw new Error(`${frontend.device ?? frontend.nbd} is being detached already`);
+      if (isLeaving) throw new Error(`${place} is being detached already`);
       isLeaving = true;
       let loss: string | null;
       try {
@@ -277,39 +279,30 @@ function running(thread: AttachThread, shape: OpenedShape, frontend: Frontend): 
         isLeaving = false;
         throw error;
       }
-      if (loss === null && !shape.geometry.readOnly) {
-        loss = await orAbort(thread, thread.ask({ ask: "flush" }), force).then(
-          () => null,
-          (error) => `the last flush failed (${messageOf(error)}), and what no flush before it covered may be lost`,
-        );
-      }
-      await leave(thread);
+      loss ??= await lastFlush(threads, force);
+      await threads.leave();
       if (loss === null || force) {
         if (loss !== null) log.error("{loss}", { loss: `As it was forced: ${loss}` });
         return resolve(null);
       }
-      const failure = new LossFailure(`${frontend.device ?? frontend.nbd} is detached, but ${loss}`);
+      const failure = new LossFailure(`${place} is detached, but ${loss}`);
       resolve(failure);
       throw failure;
     },
   };
 }
 
-/** Waits; when forced, only so long, and then drops the connection, so that nothing waits for the exporter any more. */
-async function orAbort<Result>(thread: AttachThread, work: Promise<Result>, force: boolean): Promise<Result> {
-  if (!force) return await work;
-  const done = work.then(() => true, () => true);
-  if (!await Promise.race([done, sleep(FORCE_PATIENCE_MS).then(() => false)])) {
-    log.warning("The exporter does not answer: its connection is dropped, and what was under way is lost");
-    await thread.ask({ ask: "abort" });
+/** Puts on stable storage what is not there yet; what may be lost, or null. */
+async function lastFlush(threads: LaneThreads, force: boolean): Promise<string | null> {
+  if (threads.shape.geometry.readOnly) return null;
+  try {
+    // One for all lanes, and also where nothing is known to need it: the exporter may have had trouble meanwhile.
+    await threads.orAbort(threads.ask(0, { ask: "flush" }), force);
+    return null;
+  } catch (error) {
+    if (!threads.hasUncovered) return null;
+    return `the last flush failed (${messageOf(error)}), and what no flush before it covered may be lost`;
   }
-  return await work;
-}
-
-/** Ends the session and the thread, or what a dead thread has left. */
-async function leave(thread: AttachThread): Promise<void> {
-  await Promise.race([thread.ask({ ask: "leave" }), thread.failed]);
-  thread.end();
 }
 
 /** Says what could not be done, before why. */

@@ -1,5 +1,5 @@
 /**
- * An attachment's part in its thread: the session, and the front-end that serves it.
+ * An attachment's part in one of its threads: a lane of the session, and the front-end that serves it.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { prctl } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
-import { openSession } from "./open.ts";
+import { joinLane, type OpenedSession, type Opening, openSession } from "./open.ts";
 import type { ClientSession, SessionOwner } from "./session.ts";
 import { UblkFrontend } from "./ublk_frontend.ts";
 
@@ -30,6 +30,7 @@ export function attachmentSlots(frontend: "nbd" | "ublk", depth: number): number
 export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   readonly #context: ThreadContext<AttachInit, AttachEvent>;
   readonly #connector: Connector;
+  #opening: Opening | null = null;
   #session: ClientSession | null = null;
   #nbd: NbdFrontend | null = null;
   #ublk: UblkFrontend | null = null;
@@ -70,6 +71,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
           this.#context.engine,
           this.#opened(),
           question.fd,
+          question.queue,
           question.depth,
           (error) => this.#queueEnded(error),
         );
@@ -87,7 +89,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
       case "flush":
         return this.#flush(reply);
       case "abort":
-        this.#session?.abort();
+        this.#session?.abort(question.reason);
         return reply.answer();
       case "leave":
         return this.#leave(reply);
@@ -97,15 +99,15 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   // The session's owner.
 
   onLost(reason: string): void {
-    this.#log("error", `The disk is lost: ${reason}; every request fails from now on: detach it`);
+    this.#context.tell({ event: "lost", reason });
   }
 
   onShuttingDown(): void {
-    this.#log("warning", "The exporter is being stopped");
+    this.#context.tell({ event: "shuttingDown" });
   }
 
   onResized(size: number): void {
-    this.#log("warning", `The export has ${size} bytes now; the attachment keeps its size until it is made anew`);
+    this.#context.tell({ event: "resized", size });
   }
 
   // The NBD front-end's arbiter: the session is held already, whoever comes.
@@ -129,17 +131,27 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   }
 
   #open(reply: Reply): void {
-    openSession(this.#connector, this.#context.init.open, this, ({ session, digest }) => {
+    const { open, lane } = this.#context.init;
+    const opened = ({ session, digest }: OpenedSession) => {
+      this.#opening = null;
       this.#session = session;
       const shape: OpenedShape = {
         geometry: session.geometry,
         writesZeroes: (session.grant.features & Feature.WRITE_ZEROES) !== 0 && !session.geometry.readOnly,
         depth: session.grant.slots,
+        lanes: session.grant.lanes,
         partBytes: session.partBytes,
         digest,
       };
       reply.answer(shape);
-    }, (reason) => reply.refuse(reason));
+    };
+    const failed = (reason: string) => {
+      this.#opening = null;
+      reply.refuse(reason);
+    };
+    this.#opening = lane === 0
+      ? openSession(this.#connector, open, this, opened, failed)
+      : joinLane(this.#connector, open, lane, this, opened, failed);
   }
 
   #opened(): ClientSession {
@@ -151,7 +163,6 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     return {
       connected: this.#session?.isConnected ?? false,
       inFlight: this.#session?.inFlight ?? 0,
-      failure: this.#session?.failure ?? null,
       clients: this.#nbd?.clients ?? 0,
     };
   }
@@ -184,6 +195,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   #leave(reply: Reply): void {
     this.#leaving = reply;
+    this.#opening?.cancel();
     if (this.#session === null) this.#left(false);
     else this.#session.leave((clean) => this.#left(clean));
   }
@@ -194,7 +206,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     this.#context.engine.stop();
   }
 
-  #log(level: AttachEvent["level"], text: string): void {
+  #log(level: "debug" | "error" | "warning", text: string): void {
     this.#context.tell({ event: "log", level, text });
   }
 }

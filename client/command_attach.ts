@@ -9,6 +9,7 @@ import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon
 import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { attach, type AttachOptions } from "./attach.ts";
+import { LANES_MAX } from "../protocol/limits.ts";
 import { SESSION_OPTIONS, sessionOptions } from "./options.ts";
 
 /** The command. */
@@ -26,6 +27,11 @@ export const command: Command = {
       },
       { name: "--read-only", help: "do not write; always admitted" },
       { name: "--steal", help: "take the export from whoever holds it: its unfinished writes fail" },
+      {
+        name: "--lanes",
+        value: "N",
+        help: "how many connections to have, each with a thread of its own (default: 1); the exporter may grant fewer",
+      },
       ...SESSION_OPTIONS,
       ...DAEMON_OPTIONS,
     ],
@@ -48,13 +54,14 @@ export const command: Command = {
       nbd: args.read("--nbd", parseNbdAddress) ?? null,
       readOnly: args.has("--read-only"),
       steal: args.has("--steal"),
+      lanes: args.integer("--lanes", 1, LANES_MAX) ?? 1,
     };
-    return runDaemon({ kind: "attach", args, endsWithTerminal: false, start: () => start(options) });
+    return runDaemon({ kind: "attach", args, endsWithTerminal: false, start: (signal) => start(options, signal) });
   },
 };
 
-async function start(options: AttachOptions): Promise<Daemon> {
-  const attachment = await attach(options);
+async function start(options: AttachOptions, interrupted: AbortSignal): Promise<Daemon> {
+  const attachment = await attach(options, interrupted);
   const { device, nbd, size, readOnly } = attachment;
   const remote = formatRemote(options.host, options.port, options.name);
   const place = device ?? nbd ?? "";

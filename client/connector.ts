@@ -17,6 +17,7 @@ import { ProtocolError, protocolErrorText } from "../protocol/error.ts";
 import type { Description, Grant, Holder, ListEntry } from "../protocol/grant.ts";
 import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
+import { Cipher } from "../protocol/wire.ts";
 import type { ClientSession } from "./session.ts";
 
 /** How long the kernel may try to reach one address, in milliseconds: two lost SYNs (1 + 2 s) are survived. */
@@ -36,6 +37,8 @@ export interface ConnectTarget {
   readonly digests: readonly number[];
   /** How long to try each address, in milliseconds; {@link CONNECT_MS} where it is left out. */
   readonly connectMs?: number;
+  /** How long each answer at the door may take, in milliseconds; `HANDSHAKE_TIME_MS` where it is left out. */
+  readonly answerMs?: number;
 }
 
 /** What is done at the door. */
@@ -97,7 +100,8 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   #stream: Stream | null = null;
   #door: ClientDoor | null = null;
   #session: ClientSession | null = null;
-  #heardAt = 0;
+  /** When the answer that is awaited has to be there, in the engine's milliseconds. */
+  #dueAt = 0;
   #failure: string | null = null;
   #ended = false;
 
@@ -112,7 +116,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
 
   /** The digest that was agreed on: the wire's number. After `granted`. */
   get digest(): number {
-    return this.#door!.handoff().digest;
+    return this.#door!.digest;
   }
 
   /** Whether nothing of it is left, neither in the kernel nor in the engine. Not for one that has become a session's. */
@@ -146,12 +150,16 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       return;
     }
     this.#stream = stream;
-    // Not the turn's time: that is from before the turn has waited.
-    this.#heardAt = engine.now;
     const { digests } = this.#target;
-    this.#door = new ClientDoor(engine.arena, engine.arena, stream.scratchAt, { digests }, this);
+    this.#door = new ClientDoor(engine.arena, engine.cryptography, stream.scratchAt, {
+      ciphers: [Cipher.NONE],
+      digests,
+      key: null,
+      ephemeral: new Uint8Array(0),
+    }, this);
     stream.start(this.#door);
     this.#door.start();
+    this.#awaitAnswer();
     this.#watch();
   }
 
@@ -162,14 +170,17 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   }
 
   ready(): void {
+    this.#awaitAnswer();
     this.#visit.ready(this.#door!);
   }
 
   listed(entries: readonly ListEntry[], more: boolean): void {
+    this.#awaitAnswer();
     this.#visit.listed?.(entries, more);
   }
 
   described(description: Description): void {
+    this.#awaitAnswer();
     this.#visit.described?.(description);
   }
 
@@ -181,14 +192,18 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     }
     this.#session = session;
     session.connect(this.#stream!, this.#door!.handoff());
+    this.#door!.close();
   }
 
   refused(status: number, text: string, current: Holder | null): void {
+    this.#awaitAnswer();
     this.#visit.refused(status, text, current);
   }
 
   /** The exporter is alive, and ends what the present holder still does. */
-  fencing(): void {}
+  fencing(): void {
+    this.#awaitAnswer();
+  }
 
   failed(text: string, status: number): void {
     this.#failure = this.#explain(text, status);
@@ -197,8 +212,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   // The stream's owner, until there is a session.
 
   onHeard(): void {
-    if (this.#session !== null) this.#session.onHeard();
-    else this.#heardAt = this.#connector.engine.now;
+    this.#session?.onHeard();
   }
 
   onSent(): void {
@@ -268,17 +282,26 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     }
   }
 
-  /** Ends a connection whose exporter says nothing. */
+  /** From now on the exporter has its time for the next answer, which single bytes do not prolong. */
+  #awaitAnswer(): void {
+    // Not the turn's time: that is from before the turn has waited.
+    this.#dueAt = this.#connector.engine.now + this.#answerMs;
+  }
+
+  get #answerMs(): number {
+    return this.#target.answerMs ?? HANDSHAKE_TIME_MS;
+  }
+
+  /** Ends a connection whose exporter does not answer. */
   #watch(): void {
     const { engine } = this.#connector;
     if (this.#stream === null || this.#session !== null) return;
-    const deadline = this.#heardAt + HANDSHAKE_TIME_MS;
-    if (engine.now >= deadline) {
-      this.#failure ??= `${this.#target.where} timed out: it said nothing for ${HANDSHAKE_TIME_MS / 1000} s`;
+    if (engine.now >= this.#dueAt) {
+      this.#failure ??= `${this.#target.where} timed out: it gave no answer within ${this.#answerMs / 1000} s`;
       this.#stream.close();
       return;
     }
-    engine.timers.schedule({ expire: () => this.#watch() }, 0, deadline);
+    engine.timers.schedule({ expire: () => this.#watch() }, 0, this.#dueAt);
   }
 }
 

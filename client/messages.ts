@@ -1,14 +1,17 @@
 /**
- * What the attachment's thread and the main isolate say to each other. Everything here is structured-cloneable.
+ * What an attachment's threads and the main isolate say to each other. Everything here is structured-cloneable.
  *
  * @module
  */
 import type { Geometry } from "../engine/block.ts";
 import type { OpenOptions } from "./open.ts";
 
-/** What the thread starts with. */
+/** What a lane's thread starts with. */
 export interface AttachInit {
-  readonly open: OpenOptions;
+  /** The same for all threads of a session. */
+  readonly open: OpenOptions & { readonly session: Uint8Array; readonly lanes: number };
+  /** Which lane is the thread's. */
+  readonly lane: number;
 }
 
 /** The answer to `open`. */
@@ -16,8 +19,10 @@ export interface OpenedShape {
   readonly geometry: Geometry;
   /** Whether WRITE_ZEROES can succeed. */
   readonly writesZeroes: boolean;
-  /** The slots that were granted. */
+  /** The slots that the lane was granted. */
   readonly depth: number;
+  /** How many lanes the session was granted. */
+  readonly lanes: number;
   /** The longest READ or WRITE that is one request on the wire, in bytes. */
   readonly partBytes: number;
   /** The wire's number of the digest that was agreed on. */
@@ -28,35 +33,37 @@ export interface OpenedShape {
 export interface SessionState {
   readonly connected: boolean;
   readonly inFlight: number;
-  readonly failure: string | null;
   /** NBD clients that are connected. */
   readonly clients: number;
 }
 
-/** What the main isolate asks the thread. */
+/** What the main isolate asks a thread. */
 export type AttachQuestion =
-  /** Connect and open the export; answered by {@link OpenedShape}. */
+  /** Connect the lane: open the export, or join its session. Answered by {@link OpenedShape}. */
   | { readonly ask: "open" }
-  /** Serve the disk to NBD clients on a listening socket, which is the thread's from now on. */
+  /** Serve the disk to NBD clients on a listening socket; the descriptor is the thread's from now on. */
   | { readonly ask: "serveNbd"; readonly fd: number; readonly name: string }
-  /** Serve the one queue of a ublk device; its descriptor stays the asker's. */
-  | { readonly ask: "serveUblk"; readonly fd: number; readonly depth: number }
+  /** Serve one queue of a ublk device; its descriptor stays the asker's. */
+  | { readonly ask: "serveUblk"; readonly fd: number; readonly queue: number; readonly depth: number }
   /** Answered by {@link SessionState}. */
   | { readonly ask: "status" }
   /** Accept no NBD clients any more and let those go that are there; answered when the last has gone. */
   | { readonly ask: "stopNbd" }
   /** Answered when the driver has taken back every tag of the queue: after STOP_DEV. */
   | { readonly ask: "queueEnd" }
-  /** Everything acknowledged is put on stable storage. */
+  /** Everything that was acknowledged on any lane is put on stable storage. */
   | { readonly ask: "flush" }
-  /** Drop the connection: what is under way fails. */
-  | { readonly ask: "abort" }
-  /** End the session and the thread; answered by whether the exporter has confirmed it. */
+  /** Drop the connection: what is under way fails. The reason is for people. */
+  | { readonly ask: "abort"; readonly reason: string }
+  /** End the session and the thread, whatever it is doing; answered by whether the exporter has confirmed it. */
   | { readonly ask: "leave" };
 
-/** What the thread reports. */
-export type AttachEvent = {
-  readonly event: "log";
-  readonly level: "debug" | "info" | "warning" | "error";
-  readonly text: string;
-};
+/** What a thread reports. */
+export type AttachEvent =
+  | { readonly event: "log"; readonly level: "debug" | "info" | "warning" | "error"; readonly text: string }
+  /** The lane is lost, and every request on it fails from now on. */
+  | { readonly event: "lost"; readonly reason: string }
+  /** The exporter is being stopped. */
+  | { readonly event: "shuttingDown" }
+  /** The export has another size now, in bytes. */
+  | { readonly event: "resized"; readonly size: number };

@@ -1,5 +1,5 @@
 /**
- * Opening a session: resolving the exporter's name, asking for the export, and saying why not.
+ * Opening a session and joining its lanes: resolving the exporter's name, asking for the export, and saying why not.
  *
  * @module
  */
@@ -11,7 +11,9 @@ import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
 import { Access, type Holder, IDENTITY_BYTES } from "../protocol/grant.ts";
 import { Status } from "../protocol/status.ts";
+import type { ClientDoor } from "../protocol/client_door.ts";
 import type { Connector, ConnectTarget } from "./connector.ts";
+import { MutationLedger } from "./ledger.ts";
 import { ClientSession, type SessionOwner } from "./session.ts";
 
 /** What is to be opened, and how. It can be sent to another thread. */
@@ -26,6 +28,12 @@ export interface OpenOptions {
   readonly depth: number;
   /** Who the client is, for people. */
   readonly holder: string;
+  /** How many lanes are wished for, where more than the one is; the exporter may grant fewer. */
+  readonly lanes?: number;
+  /** The session's id, where its lanes are to be joined: 16 random bytes. */
+  readonly session?: Uint8Array;
+  /** The memory of the session's {@link MutationLedger}, where several threads share it. */
+  readonly ledger?: SharedArrayBuffer;
 }
 
 /** A session that was granted. */
@@ -52,6 +60,12 @@ export async function resolveTarget({ host, port }: HostPort, digests: readonly 
   return { ...target, addresses };
 }
 
+/** A session in the making. */
+export interface Opening {
+  /** Gives up: neither `opened` nor `failed` is called any more. Not after one of them. */
+  cancel(): void;
+}
+
 /**
  * Opens a session, without waiting: `opened` or `failed` is called from a later turn of the engine.
  *
@@ -64,44 +78,91 @@ export function openSession(
   owner: SessionOwner,
   opened: (result: OpenedSession) => void,
   failed: (reason: string) => void,
-): void {
+): Opening {
+  const request = {
+    export: options.name,
+    session: options.session ?? crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES)),
+    access: options.readOnly ? Access.READ : Access.READ_WRITE,
+    holder: options.holder,
+    leaseMs: null,
+    depth: options.depth,
+    maxPayload: SLOT_PAYLOAD_BYTES,
+    lanes: options.lanes ?? 1,
+    steal: options.steal,
+    resume: null,
+  };
+  return enter(connector, options, 0, (door) => door.open(request), owner, opened, failed);
+}
+
+/**
+ * Joins a lane of a session that was opened on another connection, perhaps by another thread; as {@link openSession}.
+ *
+ * @param options with those the session was opened, its id among them
+ * @param lane 1 to one less than the granted number
+ */
+export function joinLane(
+  connector: Connector,
+  options: OpenOptions & { readonly session: Uint8Array },
+  lane: number,
+  owner: SessionOwner,
+  opened: (result: OpenedSession) => void,
+  failed: (reason: string) => void,
+): Opening {
+  const { session, depth } = options;
+  const request = { session, lane, generation: 1, depth, maxPayload: SLOT_PAYLOAD_BYTES, fresh: false };
+  return enter(connector, options, lane, (door) => door.join(request), owner, opened, failed);
+}
+
+function enter(
+  connector: Connector,
+  options: OpenOptions,
+  lane: number,
+  ask: (door: ClientDoor) => void,
+  owner: SessionOwner,
+  opened: (result: OpenedSession) => void,
+  failed: (reason: string) => void,
+): Opening {
   const { engine } = connector;
-  const access = options.readOnly ? Access.READ : Access.READ_WRITE;
   const controlSlots = engine.slots.reserve(1);
   if (controlSlots === null) {
-    engine.timers.schedule({ expire: () => failed("there is no memory for a session") }, 0, engine.now);
-    return;
+    let isCancelled = false;
+    const tell = () => isCancelled || failed("there is no memory for a session");
+    engine.timers.schedule({ expire: tell }, 0, engine.now);
+    return { cancel: () => isCancelled = true };
   }
-  const fail = (reason: string) => {
-    engine.slots.release(controlSlots);
-    failed(reason);
-  };
+  let session: ClientSession | null = null;
   const connection = connector.connect(options.target, {
-    ready: (door) =>
-      door.open({
-        export: options.name,
-        session: crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES)),
-        access,
-        holder: options.holder,
-        leaseMs: null,
-        depth: options.depth,
-        maxPayload: SLOT_PAYLOAD_BYTES,
-        lanes: 1,
-        steal: options.steal,
-        resume: null,
-      }),
+    ready: ask,
     granted: (grant) => {
-      const session = new ClientSession(engine, controlSlots, grant, owner);
+      const ledger = new MutationLedger(options.ledger);
+      const granted = new ClientSession(engine, controlSlots, grant, owner, { lane, ledger });
+      session = granted;
       // Once the session has its stream, and the lane's first frames are taken.
-      engine.timers.schedule({ expire: () => opened({ session, digest: connection.digest }) }, 0, engine.now);
-      return session;
+      const tell = () => session !== null && opened({ session: granted, digest: connection.digest });
+      engine.timers.schedule({ expire: tell }, 0, engine.now);
+      return granted;
     },
     refused: (status, text, current) => {
       connection.end();
-      fail(refusalText(options, status, text, current));
+      engine.slots.release(controlSlots);
+      failed(refusalText(options, status, text, current));
     },
-    failed: fail,
+    failed: (reason) => {
+      engine.slots.release(controlSlots);
+      failed(reason);
+    },
   });
+  return {
+    cancel: () => {
+      if (session !== null) {
+        session.close();
+        session = null;
+        return;
+      }
+      connection.end();
+      engine.slots.release(controlSlots);
+    },
+  };
 }
 
 /** What an export is called in messages: `HOST/NAME`, or with the port where it is not the usual one. */
@@ -133,6 +194,8 @@ export function refusalText(
     }
     case Status.NO_RESOURCES:
       return `${where} cannot take another client: ${printable(text)}`;
+    case Status.NO_SESSION:
+      return `${where} has ended the session meanwhile: ${printable(text)}`;
     default:
       return `${where} refuses: ${printable(text)}`;
   }

@@ -16,7 +16,11 @@ const HOLDER_BYTES_MAX = 255;
 
 /** How a session is made. */
 export const SESSION_OPTIONS: readonly OptionSpec[] = [
-  { name: "--depth", value: "N", help: `how many requests may be in flight at once (default: ${DEPTH_DEFAULT})` },
+  {
+    name: "--depth",
+    value: "N",
+    help: `how many requests may be in flight at once on each connection (default: ${DEPTH_DEFAULT})`,
+  },
   {
     name: "--digest",
     value: "LIST",

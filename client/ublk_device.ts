@@ -1,5 +1,5 @@
 /**
- * A ublk device from the control plane: made, checked for users, and taken away. Its queue is served elsewhere.
+ * A ublk device from the control plane: made, checked for users, and taken away. Its queues are served elsewhere.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { OpenFlag } from "../ffi/constants.ts";
 import { Errno } from "../ffi/errno.ts";
 import { close, open } from "../ffi/libc.ts";
 import { openQueueDevice, type UblkControl } from "../ffi/ublk_control.ts";
-import { SECTOR_BYTES, type UblkParameters } from "../ffi/ublk_wire.ts";
+import { SECTOR_BYTES, type UblkDeviceInfo, type UblkParameters } from "../ffi/ublk_wire.ts";
 import { type DeviceUse, findDeviceUse } from "./device_use.ts";
 import type { OpenedShape } from "./messages.ts";
 
@@ -24,6 +24,18 @@ const FORGET_MS = 2000;
 /** How long a user may be a passing one, in milliseconds: udev looks into every device that has changed. */
 const PASSING_MS = 2000;
 const PASSING_POLL_MS = 100;
+/** The processors that the machine can have at most, such as `0-7`. */
+const PROCESSORS_PATH = "/sys/devices/system/cpu/possible";
+
+/** How many queues a device can have: the driver makes no more than the kernel has processors (`ublk_ctrl_add_dev`). */
+export function ublkQueuesMax(): number {
+  return queuesMaxOf(Deno.readTextFileSync(PROCESSORS_PATH));
+}
+
+/** The number after the last of a list such as `0-3,8-11`: the kernel's `nr_cpu_ids`. */
+export function queuesMaxOf(processors: string): number {
+  return Number(/\d+\s*$/.exec(processors)![0]) + 1;
+}
 
 /**
  * What the block device is to be like.
@@ -60,16 +72,19 @@ export function ublkParameters({ geometry, writesZeroes, partBytes }: OpenedShap
 /** A device from ADD_DEV to DEL_DEV. */
 export class UblkDevice {
   readonly id: number;
-  /** Its queue depth: the requests that its server must have room for. */
+  /** How many queues it has, each with a server of its own. */
+  readonly queues: number;
+  /** The depth of each queue: the requests that its server must have room for. */
   readonly depth: number;
-  /** /dev/ublkcN, for the queue's server. */
+  /** /dev/ublkcN, for the queues' servers. */
   readonly charFd: number;
   readonly #control: UblkControl;
 
-  private constructor(control: UblkControl, id: number, depth: number, charFd: number) {
+  private constructor(control: UblkControl, info: UblkDeviceInfo, charFd: number) {
     this.#control = control;
-    this.id = id;
-    this.depth = depth;
+    this.id = info.id;
+    this.queues = info.queues;
+    this.depth = info.queueDepth;
     this.charFd = charFd;
   }
 
@@ -82,23 +97,33 @@ export class UblkDevice {
     return `ublkb${this.id}`;
   }
 
-  /** Makes a device. It does not work before {@link start}. The control device is closed with it. */
-  static async make(control: UblkControl, parameters: UblkParameters, depth: number): Promise<UblkDevice> {
+  /**
+   * Makes a device. It does not work before {@link start}. The control device is closed with it.
+   *
+   * @param queues how many it is to have; the driver may give it fewer
+   * @param depth of each
+   */
+  static async make(
+    control: UblkControl,
+    parameters: UblkParameters,
+    queues: number,
+    depth: number,
+  ): Promise<UblkDevice> {
     const { maximumIoBytes } = parameters;
-    const info = await control.addDevice({ queues: 1, queueDepth: depth, maximumIoBytes, features: 0 });
+    const info = await control.addDevice({ queues, queueDepth: depth, maximumIoBytes, features: 0 });
     try {
       await control.setParameters(info.id, {
         ...parameters,
         maximumIoBytes: Math.min(maximumIoBytes, info.maximumIoBytes),
       });
-      return new UblkDevice(control, info.id, info.queueDepth, await openQueueDevice(info.id));
+      return new UblkDevice(control, info, await openQueueDevice(info.id));
     } catch (error) {
       await control.deleteDevice(info.id);
       throw error;
     }
   }
 
-  /** Makes the block device appear. Its queue must be served by now. */
+  /** Makes the block device appear. All its queues must be served by now. */
   async start(): Promise<void> {
     await this.#control.startDevice(this.id, Deno.pid);
     const deadline = performance.now() + NODE_WAIT_MS;
@@ -141,12 +166,12 @@ export class UblkDevice {
     await file.sync();
   }
 
-  /** Takes the block device away; its queue ends. */
+  /** Takes the block device away; its queues end. */
   async stop(): Promise<void> {
     await this.#control.stopDevice(this.id);
   }
 
-  /** Forgets a stopped device whose queue has ended. */
+  /** Forgets a stopped device whose queues have ended. */
   async delete(): Promise<void> {
     close(this.charFd);
     // The driver removes the device first, and then only waits: closing the control device cuts that short.

@@ -3,7 +3,7 @@ import { Errno } from "../ffi/errno.ts";
 import { encodeParameters } from "../ffi/ublk_wire.ts";
 import { parseMounts } from "./device_use.ts";
 import type { OpenedShape } from "./messages.ts";
-import { ublkParameters, useText } from "./ublk_device.ts";
+import { queuesMaxOf, ublkParameters, useText } from "./ublk_device.ts";
 import { ublkErrno } from "./ublk_frontend.ts";
 
 const shape: OpenedShape = {
@@ -19,6 +19,7 @@ const shape: OpenedShape = {
   },
   writesZeroes: true,
   depth: 32,
+  lanes: 1,
   partBytes: 262_144,
   digest: 2,
 };
@@ -78,4 +79,9 @@ Deno.test("a refusal names every user, and says what to do", () => {
   const text = useText("/dev/ublkb0", { kernel: ["mounted on /mnt"], processes: ["sleep (pid 17)"] });
   assert.match(text, /\/dev\/ublkb0 is in use: mounted on \/mnt; open in sleep \(pid 17\)\. .*--force: what .* lost$/);
   assert.match(useText("/dev/ublkb0", { kernel: [], processes: [] }), /the kernel holds it/);
+});
+
+Deno.test("a device has at most as many queues as the kernel has numbers of processors", () => {
+  const cases: [string, number][] = [["0\n", 1], ["0-1\n", 2], ["0-127\n", 128], ["0-3,8-11\n", 12], ["0,2\n", 3]];
+  for (const [processors, queues] of cases) assert.equal(queuesMaxOf(processors), queues);
 });

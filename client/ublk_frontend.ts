@@ -64,6 +64,7 @@ export class UblkFrontend implements UblkQueueHandler, BlockClient {
    * Begins to serve; the engine's next turn tells the driver.
    *
    * @param charDeviceFd /dev/ublkcN; the caller's to close, after the end
+   * @param queueId which of the device's queues, from 0
    * @param depth the device's queue depth; as many slots are taken
    * @param onEnded is called when every tag is back for good, with 0 or the negative errno that was not expected
    * @throws {Error} without room, or without io_uring
@@ -72,6 +73,7 @@ export class UblkFrontend implements UblkQueueHandler, BlockClient {
     engine: Engine,
     device: BlockDevice,
     charDeviceFd: number,
+    queueId: number,
     depth: number,
     onEnded: (error: number) => void,
   ) {
@@ -87,7 +89,7 @@ export class UblkFrontend implements UblkQueueHandler, BlockClient {
     for (let tag = 0; tag < depth; tag++) this.#tagOf[slots[tag]] = tag;
     const addressOf = (tag: number) => engine.slots.payloadAddress(slots[tag]);
     try {
-      this.#queue = new UblkQueue(engine.loop as Ring, charDeviceFd, 0, depth, addressOf, this);
+      this.#queue = new UblkQueue(engine.loop as Ring, charDeviceFd, queueId, depth, addressOf, this);
     } catch (error) {
       engine.slots.release(slots);
       throw error;

@@ -12,7 +12,7 @@ import type { Engine } from "./engine.ts";
 /** How long to wait before accepting again after the process has run out of descriptors or memory. */
 const RETRY_MS = 100;
 
-/** Accepts connections until it is closed. */
+/** Accepts connections until it is closed. Several may share a socket, each with a descriptor of its own. */
 export class Listener implements CompletionHandler {
   readonly #engine: Engine;
   readonly #fd: number;
@@ -45,13 +45,15 @@ export class Listener implements CompletionHandler {
       this.#accept();
     } else if (result === -Errno.EMFILE || result === -Errno.ENFILE || result === -Errno.ENOMEM) {
       this.#engine.timers.schedule({ expire: () => this.#accept() }, 0, this.#engine.now + RETRY_MS);
+    } else if (result === -Errno.EINVAL) {
+      // The socket listens no more: another listener that shares it was closed. Asking again would spin.
     } else {
       // What is left (ECONNABORTED, EINTR, a peer's network error) concerns one connection that is gone already.
       this.#accept();
     }
   }
 
-  /** Ends listening. */
+  /** Ends listening, also for those who share the socket. */
   close(): void {
     if (this.#closing) return;
     this.#closing = true;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { close } from "../ffi/libc.ts";
+import { Errno } from "../ffi/errno.ts";
+import { close, duplicate } from "../ffi/libc.ts";
 import { makeLoop } from "../ffi/mod.ts";
 import { peerAddress } from "../ffi/socket.ts";
 import { makeArena } from "../wasm/core.ts";
@@ -62,6 +63,36 @@ for (const loop of ["uring", "poll"] as const) {
     assert.equal(accepted, 1);
     for (const peer of peers) peer.close();
     engine.close();
+  });
+
+  Deno.test(`${loop}: of several that share a socket one gets each connection, and all end with the first`, async () => {
+    const engines = [makeEngine(), makeEngine()];
+    const { fd, address } = await listenTcp(LOOPBACK);
+    const port = Number(address.split(":")[1]);
+    const accepted = [0, 0];
+    const listeners = [fd, duplicate(fd)].map((own, i) =>
+      new Listener(engines[i], own, (connected) => {
+        accepted[i]++;
+        close(connected);
+      })
+    );
+    const both = (condition: () => boolean) =>
+      until(engines[0], () => {
+        engines[1].turn(0);
+        return condition();
+      });
+    const peers = await Promise.all(
+      Array.from({ length: 20 }, () => Deno.connect({ hostname: LOOPBACK.host, port })),
+    );
+    await both(() => accepted[0] + accepted[1] === 20);
+    listeners[0].close();
+    // The other asks no more, though nobody has told it.
+    await both(() => engines.every((engine) => engine.loop.pending === 0));
+    await assert.rejects(Deno.connect({ hostname: LOOPBACK.host, port }), Deno.errors.ConnectionRefused);
+    listeners[1].close();
+    assert.equal(close(fd), -Errno.EBADF);
+    for (const peer of peers) peer.close();
+    for (const engine of engines) engine.close();
   });
 
   Deno.test(`${loop}: a port that is taken cannot be listened on, and is named`, async () => {

@@ -148,6 +148,11 @@ export function fcntl(fd: number, command: number, argument: number): number {
   return orErrno(c.fcntl(fd, command, argument));
 }
 
+/** A second descriptor of the same open file, close-on-exec: F_DUPFD_CLOEXEC of linux/fcntl.h. */
+export function duplicate(fd: number): number {
+  return fcntl(fd, 1030, 0);
+}
+
 /** flock(2) with {@link Lock} bits. */
 export function flock(fd: number, operation: number): number {
   return orErrno(c.flock(fd, operation));

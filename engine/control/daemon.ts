@@ -6,7 +6,7 @@
  */
 import type { OptionSpec, ParsedArguments } from "./arguments.ts";
 import { backgroundLog, runInBackground, WaitingParent } from "./background.ts";
-import { ExitCode, exitCodeOf, LossFailure, messageOf, usageFailure } from "./failure.ts";
+import { ExitCode, exitCodeOf, Failure, LossFailure, messageOf, usageFailure } from "./failure.ts";
 import { logger } from "./log.ts";
 import { announce, type Announcement, lineOf } from "./output.ts";
 import { type DaemonKind, type DaemonSelf, removeIfThere, RuntimeDirectory } from "./runtime.ts";
@@ -44,8 +44,13 @@ export interface DaemonOptions {
   readonly args: ParsedArguments;
   /** Whether a terminal that goes away (SIGHUP) ends it. */
   readonly endsWithTerminal: boolean;
-  /** Checks and opens everything. Its error is the command's. */
-  start(): Promise<Daemon>;
+  /**
+   * Checks and opens everything. Its error is the command's.
+   *
+   * @param interrupted a signal has asked the daemon to leave before it serves: whatever takes long may be given up. A
+   * daemon that starts all the same is told to leave then
+   */
+  start(interrupted: AbortSignal): Promise<Daemon>;
 }
 
 /**
@@ -68,7 +73,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   const json = args.has("--json");
   let served: Served;
   try {
-    served = await serve(options, runtime, async ({ announcements }) => {
+    served = await serve(options, runtime, signals.interrupted, async ({ announcements }) => {
       if (parent !== null) await parent.ready(announcements.map((announcement) => lineOf(announcement, json)).join(""));
       else for (const announcement of announcements) announce(announcement, json);
     });
@@ -98,9 +103,10 @@ interface Served {
 async function serve(
   options: DaemonOptions,
   runtime: RuntimeDirectory,
+  interrupted: AbortSignal,
   tell: (daemon: Daemon) => void | Promise<void>,
 ): Promise<Served> {
-  const daemon = await options.start();
+  const daemon = await options.start(interrupted);
   let control: ControlServer | null = null;
   try {
     control = new ControlServer(runtime.socketPath(options.kind, daemon.self.id), {
@@ -120,18 +126,28 @@ async function serve(
 
 /** The signals that ask a daemon to leave. One that comes before it serves counts from then on; the next one kills. */
 class Signals {
-  readonly #leaving = ["SIGINT", "SIGTERM"] as Deno.Signal[];
-  readonly #listener = () => this.#onSignal();
+  readonly #listeners = new Map<Deno.Signal, () => void>();
   readonly #ignore = () => {};
   readonly #endsWithTerminal: boolean;
+  readonly #interrupt = new AbortController();
   #early = 0;
   #leave: (() => void) | null = null;
 
   constructor(endsWithTerminal: boolean) {
     this.#endsWithTerminal = endsWithTerminal;
-    if (endsWithTerminal) this.#leaving.push("SIGHUP");
+    const leaving: Deno.Signal[] = ["SIGINT", "SIGTERM"];
+    if (endsWithTerminal) leaving.push("SIGHUP");
     else Deno.addSignalListener("SIGHUP", this.#ignore);
-    for (const signal of this.#leaving) Deno.addSignalListener(signal, this.#listener);
+    for (const signal of leaving) {
+      const listener = () => this.#onSignal(signal);
+      this.#listeners.set(signal, listener);
+      Deno.addSignalListener(signal, listener);
+    }
+  }
+
+  /** Aborted by the first one, when it comes before the daemon serves. */
+  get interrupted(): AbortSignal {
+    return this.#interrupt.signal;
   }
 
   /** From now on signals go to the daemon. */
@@ -153,12 +169,13 @@ class Signals {
   }
 
   stop(): void {
-    for (const signal of this.#leaving) Deno.removeSignalListener(signal, this.#listener);
+    for (const [signal, listener] of this.#listeners) Deno.removeSignalListener(signal, listener);
     if (!this.#endsWithTerminal) Deno.removeSignalListener("SIGHUP", this.#ignore);
   }
 
-  #onSignal(): void {
-    if (this.#leave !== null) this.#leave();
-    else if (++this.#early > 1) Deno.exit(ExitCode.FAILED);
+  #onSignal(signal: Deno.Signal): void {
+    if (this.#leave !== null) return this.#leave();
+    if (++this.#early > 1) Deno.exit(ExitCode.FAILED);
+    this.#interrupt.abort(new Failure(`${signal} came`));
   }
 }

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { verifyPattern, writePattern } from "../../client/demo_disk.ts";
 import { NbdDisk } from "../../client/demo_nbd.ts";
+import { close } from "../../ffi/libc.ts";
+import { listenOn, localAddress } from "../../ffi/socket.ts";
 import { Workplace } from "./program.ts";
 
 const MIB = 1024 * 1024;
@@ -154,6 +156,7 @@ for (const way of ["a signal", "dst detach"] as const) {
       await daemon.waitFor("attached");
       const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
       await writePattern(disk, 4 * MIB, 5);
+      await disk.write(0, new Uint8Array(4096));
       await disk.close();
       Deno.kill(exporter.pid, "SIGKILL");
       await exporter.result();
@@ -165,4 +168,90 @@ for (const way of ["a signal", "dst detach"] as const) {
       await place.fails(1, /is not attached here; nothing is/, "detach", nbd);
     }),
   );
+}
+
+Deno.test(
+  "where a flush has covered every write, an exporter that died in between takes nothing away: detach says all is well",
+  Workplace.test(async (place) => {
+    place.file("disk.img", 8 * MIB);
+    const { daemon: exporter, address } = await place.exporter("disk.img");
+    const nbd = `unix:${place.folder}/nbd.sock`;
+    const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
+    await daemon.waitFor("attached");
+    const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
+    await disk.write(0, new Uint8Array(4096));
+    await disk.flush();
+    await disk.read(0, new Uint8Array(4096));
+    Deno.kill(exporter.pid, "SIGKILL");
+    await exporter.result();
+    await assert.rejects(disk.write(0, new Uint8Array(4096)), /error/);
+    await disk.close();
+    const { code, stderr } = await place.run("detach", nbd);
+    assert.equal(code, 0, stderr);
+    const result = await daemon.result();
+    assert.equal(result.code, 0, result.stderr);
+    assert.match(result.stderr, /^[^\n]* \[error\] client: The disk is lost: [^\n]*\n$/);
+  }),
+);
+
+for (const stage of ["it connects", "it waits for an answer"] as const) {
+  Deno.test(
+    `an attachment that is interrupted while ${stage} gives up and says so`,
+    Workplace.test(async (place) => {
+      const { port, waiting, close } = stage === "it connects" ? await fullListener() : silentListener();
+      const daemon = place.daemon("attach", `127.0.0.1:${port}/disk`, "--nbd", `unix:${place.folder}/nbd.sock`);
+      await waiting();
+      const { code, stdout, stderr } = await daemon.stop("SIGINT");
+      close();
+      assert.deepEqual([code, stdout], [1, ""]);
+      assert.equal(stderr, `dst: Cannot attach 127.0.0.1:${port}/disk: SIGINT came\n`);
+      assert.throws(() => Deno.statSync(`${place.folder}/nbd.sock`), Deno.errors.NotFound);
+    }),
+  );
+}
+
+/** Somebody to connect to; `waiting` resolves when somebody has come and waits. */
+interface DeafListener {
+  readonly port: number;
+  waiting(): Promise<void>;
+  close(): void;
+}
+
+/** Takes connections and says nothing. */
+function silentListener(): DeafListener {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  let connection: Deno.Conn;
+  return {
+    port: listener.addr.port,
+    waiting: async () => {
+      connection = await listener.accept();
+      await connection.read(new Uint8Array(16));
+    },
+    close: () => {
+      connection.close();
+      listener.close();
+    },
+  };
+}
+
+/** Has no room for connections: the kernel lets whoever comes try again and again. */
+async function fullListener(): Promise<DeafListener> {
+  const fd = listenOn({ family: "ipv4", host: "127.0.0.1", port: 0 }, 0);
+  const { port } = localAddress(fd) as { port: number };
+  // A queue of length 0 has room for one.
+  const first = await Deno.connect({ hostname: "127.0.0.1", port });
+  const remote = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 02 `;
+  return {
+    port,
+    waiting: async () => {
+      // State 02 is SYN_SENT (include/net/tcp_states.h).
+      while (!(await Deno.readTextFile("/proc/net/tcp")).includes(remote)) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    },
+    close: () => {
+      first.close();
+      close(fd);
+    },
+  };
 }

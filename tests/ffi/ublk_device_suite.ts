@@ -38,7 +38,7 @@ interface Seen {
   readonly length: number;
 }
 
-/** A disk in memory behind one queue. */
+/** A disk in memory behind one queue, or one of the queues before it. */
 class MemoryServer implements UblkQueueHandler {
   readonly disk: Uint8Array;
   readonly seen: Seen[] = [];
@@ -51,14 +51,12 @@ class MemoryServer implements UblkQueueHandler {
   readonly ring = new Ring();
   readonly queue: UblkQueue;
   readonly #buffers = new Uint8Array(new ArrayBuffer(DEPTH * IO_BYTES));
-  readonly #fd: number;
   readonly #pumping: Promise<void>;
 
-  constructor(fd: number, disk: Uint8Array) {
-    this.#fd = fd;
+  constructor(readonly fd: number, disk: Uint8Array, queueId = 0) {
     this.disk = disk;
     const address = addressOf(this.#buffers);
-    this.queue = new UblkQueue(this.ring, fd, 0, DEPTH, (tag) => address + tag * IO_BYTES, this);
+    this.queue = new UblkQueue(this.ring, fd, queueId, DEPTH, (tag) => address + tag * IO_BYTES, this);
     this.#pumping = this.#pump();
   }
 
@@ -104,12 +102,11 @@ class MemoryServer implements UblkQueueHandler {
     }
   }
 
-  /** Gives everything back, after the queue has ended. */
+  /** Gives everything but the descriptor back, after the queue has ended. */
   async close(): Promise<void> {
     await this.#pumping;
     this.queue.close();
     this.ring.close();
-    close(this.#fd);
   }
 }
 
@@ -133,11 +130,14 @@ function count(server: MemoryServer, operation: number, flag = 0): number {
 }
 
 /** Ends a device, and expects all of it to go. */
-async function end(control: UblkControl, id: number, server: MemoryServer): Promise<void> {
+async function end(control: UblkControl, id: number, ...servers: MemoryServer[]): Promise<void> {
   await control.stopDevice(id);
-  while (server.queue.live > 0) await new Promise((resolve) => setTimeout(resolve, 1));
-  assert.equal(server.endedWith, 0);
-  await server.close();
+  for (const server of servers) {
+    while (server.queue.live > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    assert.equal(server.endedWith, 0);
+    await server.close();
+  }
+  close(servers[0].fd);
   await control.deleteDevice(id);
   assert.equal(await control.deviceInfo(id), null);
   control.close();
@@ -261,6 +261,35 @@ export function runUblkDeviceSuite(): void {
     await good("umount /run/ublk-mount");
     await good(`mount ${path} /run/ublk-mount && cksum < /run/ublk-mount/file | cmp - /run/ublk-sum`);
     await good(`umount /run/ublk-mount && fsck.ext4 -fn ${path} 2>&1`);
+  });
+
+  Deno.test("ublk: each queue of a device has its own requests, and it starts when all are served", async () => {
+    const control = UblkControl.open();
+    const device = await control.addDevice({ queues: 2, queueDepth: DEPTH, maximumIoBytes: IO_BYTES, features: 0 });
+    assert.equal(device.queues, 2, "the VM has two processors");
+    await control.setParameters(device.id, PARAMETERS);
+    const fd = await openQueueDevice(device.id);
+    const disk = new Uint8Array(DISK_BYTES);
+    const first = new MemoryServer(fd, disk, 0);
+    let isStarted = false;
+    const starting = control.startDevice(device.id, Deno.pid).then(() => isStarted = true);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    assert(!isStarted);
+    const second = new MemoryServer(fd, disk, 1);
+    await starting;
+    const path = `/dev/ublkb${device.id}`;
+    try {
+      assert.equal(await good(`ls /sys/block/ublkb${device.id}/mq | wc -l`), "2");
+      // Each processor has a queue of its own.
+      for (const [cpu, [mine, other]] of [[first, second], [second, first]].entries()) {
+        mine.seen.length = other.seen.length = 0;
+        await good(`printf ${cpu} | taskset -c ${cpu} dd of=${path} bs=4k seek=${cpu} conv=sync oflag=direct 2>&1`);
+        assert.deepEqual([count(mine, UblkOperation.WRITE), count(other, UblkOperation.WRITE)], [1, 0]);
+        assert.equal(disk[cpu * 4096], 48 + cpu);
+      }
+    } finally {
+      await end(control, device.id, first, second);
+    }
   });
 
   Deno.test("ublk: another process takes the device of a killed one over, with what was under way", async () => {

@@ -73,6 +73,30 @@ Deno.test("every byte of mixed sizes at depth 32 is read back as it was written"
   await attached.leave();
 });
 
+Deno.test("with --lanes each processor has a queue of its own, served by a thread with a lane of its own", async () => {
+  using folder = scratchFolder();
+  await using exported = await startExport(folder.path, [await makeDiskFile(folder.path)]);
+  // More than the VM has processors.
+  await using attached = await startAttach(`${exported.address}/disk.img`, ["--lanes", "3", "--depth", "32"]);
+  const status = JSON.parse((await dst(["status", "--json"])).stdout);
+  const { lanes } = status.attachments[0].status;
+  const { device } = attached;
+  assert.match(attached.daemon.log, /at most 2 queues, one for each processor: as many lanes are opened, not 3/);
+  assert.equal((await shell(`ls ${device.replace("/dev/", "/sys/block/")}/mq | wc -l`)).stdout.trim(), `${lanes}`);
+  await fioVerify(device, { bytes: 32 * MIB, blockSizes: "4k/50:64k/30:1m/20", depth: 16 });
+  await makeFilesystem("ext4", device);
+  {
+    await using mounted = await mount(device);
+    // Two writers at a time, so that both queues have work.
+    const copy = (cpu: number) => run(["taskset", "-c", `${cpu}`, "cp", "-r", TREE, `${mounted.path}/${cpu}`]);
+    await Promise.all([copy(0), copy(1)]);
+    for (const cpu of [0, 1]) await run(["diff", "-r", TREE, `${mounted.path}/${cpu}`]);
+  }
+  await checkFilesystem("ext4", device);
+  await attached.leave();
+  assert.equal(await exported.daemon.stop(), 0, exported.daemon.log);
+});
+
 Deno.test("discards and punched holes free the file's blocks and read as zeroes", async () => {
   using folder = scratchFolder();
   const file = await makeDiskFile(folder.path);
