@@ -57,6 +57,11 @@ const COMMANDS: readonly Entry[] = [
     },
   },
   {
+    name: "keygen",
+    summary: "make a key that exporter and client share",
+    load: async () => (await import("./engine/control/command_keygen.ts")).keygenCommand,
+  },
+  {
     name: "bench",
     summary: "measure how fast an export is",
     load: async () => (await import("./client/command_measure.ts")).command,

@@ -22,6 +22,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
   { package: "xz-utils", program: "xz" },
   { package: "kmod", program: "depmod" },
   { package: "util-linux", program: "losetup" },
+  { package: "bsdutils", program: "script" },
   { package: "mount", program: "mount" },
   { package: "fdisk", program: "sfdisk" },
   { package: "dmsetup", program: "dmsetup" },

@@ -87,7 +87,8 @@ export function stages(ci: boolean): Stage[] {
   }
   for (const name of folders) {
     const tools = ["qemu-utils", "fio", "nbdkit", "libnbd-bin"];
-    const needs = name === "nbd" ? tools : [];
+    // The terminal on which a passphrase is typed.
+    const needs = name === "nbd" ? tools : name === "cli" ? ["bsdutils"] : [];
     all.push({ name, needs, commands: [[deno, "test", "-A", "--quiet", `tests/${name}/`]] });
   }
   const needs = ["qemu-system-x86", "busybox-static", "cpio", "xz-utils", "kmod", "fdisk", "dmsetup", "e2fsprogs"];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Workplace } from "./program.ts";
 
-const COMMANDS = ["export", "attach", "detach", "status", "list", "info", "copy", "bench", "demo"];
+const COMMANDS = ["export", "attach", "detach", "status", "list", "info", "copy", "keygen", "bench", "demo"];
 
 Deno.test(
   "every command explains itself, with examples",
