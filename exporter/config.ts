@@ -10,6 +10,7 @@ import type { AddressRange } from "../engine/control/cidr.ts";
 import { Failure, usageFailure } from "../engine/control/failure.ts";
 import { type Key, readKeyFile } from "../engine/control/key_file.ts";
 import { suggestion } from "../engine/control/suggest.ts";
+import type { CryptoChoice } from "../engine/cryptography.ts";
 import {
   clashOf,
   EXPORT_SECURITY_ENTRIES,
@@ -33,7 +34,7 @@ export interface ExporterConfig extends Partial<Pick<ExporterOptions, "listen" |
   /** Names, the most wanted first. */
   readonly ciphers?: readonly string[];
   readonly digests?: readonly string[];
-  readonly crypto?: "auto" | "wasm" | "openssl";
+  readonly crypto?: CryptoChoice;
   /** Threads that serve the lanes. */
   readonly workers?: number;
   /** From where anybody may connect. */

@@ -8,6 +8,7 @@ import { parseCiphers, parseDigests } from "../engine/control/algorithms.ts";
 import { type AddressRange, parseRange } from "../engine/control/cidr.ts";
 import type { Key } from "../engine/control/key_file.ts";
 import { suggestion } from "../engine/control/suggest.ts";
+import { CRYPTO_CHOICES } from "../engine/cryptography.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
 import { type AccessRules, EVERY_OTHER_KEY, type Permission } from "./permissions.ts";
 import type { AttemptLimits } from "./rate_limit.ts";
@@ -23,6 +24,9 @@ export interface KeyEntry {
 
 /** How much of the exporter its peers may use. */
 export interface Limits {
+  /** Connections at once of those who have not proved yet who they are; and of these, from one address. */
+  readonly connections: number;
+  readonly connectionsPerAddress: number;
   /** Sessions at once. */
   readonly sessions: number;
   /** Lanes of one session, 1 to 64. */
@@ -35,6 +39,10 @@ export interface Limits {
 
 /** The limits where the configuration says nothing. */
 export const LIMIT_DEFAULTS: Limits = {
+  // Four addresses at least that do their worst, so that a fifth still comes in beside three of them.
+  connections: 256,
+  // All lanes of one client can come at the same moment.
+  connectionsPerAddress: LANES_MAX,
   // More than there is memory for on most machines: that is what ends it first, with a reason of its own.
   sessions: 256,
   lanes: LANES_MAX,
@@ -43,12 +51,16 @@ export const LIMIT_DEFAULTS: Limits = {
   logLinesPerMinute: 30,
 };
 
+/** Half of what one thread can have, so that there is always room for those who are known. */
+export const CONNECTIONS_MAX = 512;
 /** Far above every use, and small enough for what is counted. */
 const COUNT_MAX = 1_000_000;
 
 const KeySchema = v.strictObject({ file: text, allow: v.optional(listRead(parseRange)) });
 
 const LimitsSchema = v.strictObject({
+  connections: v.optional(whole(1, CONNECTIONS_MAX)),
+  connections_per_address: v.optional(whole(1, CONNECTIONS_MAX)),
   sessions: v.optional(whole(1, COUNT_MAX)),
   lanes: v.optional(whole(1, LANES_MAX)),
   attempts_burst: v.optional(whole(1, COUNT_MAX)),
@@ -61,7 +73,7 @@ export const SECURITY_ENTRIES = {
   insecure: v.optional(flag),
   ciphers: v.optional(wordsRead(parseCiphers)),
   digests: v.optional(wordsRead(parseDigests)),
-  crypto: v.optional(v.picklist(["auto", "wasm", "openssl"], 'expected "auto", "wasm" or "openssl"')),
+  crypto: v.optional(v.picklist(CRYPTO_CHOICES, 'expected "auto", "wasm" or "openssl"')),
   workers: v.optional(whole(1, LANES_MAX)),
   allow: v.optional(listRead(parseRange)),
   keys: v.optional(v.array(KeySchema, "expected [[keys]] sections"), []),
@@ -82,6 +94,8 @@ export const SECURITY_KEYS = { keys: Object.keys(KeySchema.entries), limits: Obj
 /** The limits that a section asks for, and the defaults for the rest. */
 export function limitsOf(section: v.InferOutput<typeof LimitsSchema>): Limits {
   return {
+    connections: section.connections ?? LIMIT_DEFAULTS.connections,
+    connectionsPerAddress: section.connections_per_address ?? LIMIT_DEFAULTS.connectionsPerAddress,
     sessions: section.sessions ?? LIMIT_DEFAULTS.sessions,
     lanes: section.lanes ?? LIMIT_DEFAULTS.lanes,
     attempts: {
