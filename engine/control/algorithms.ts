@@ -87,20 +87,31 @@ export function suiteDefaults(hasKey: boolean): Suites {
 }
 
 /**
- * What a side accepts: what was asked for, and {@link suiteDefaults} for the rest.
+ * What a side accepts: what was asked for, and {@link suiteDefaults} for the rest, as far as the machine has it.
  *
  * @param ciphers names; undefined where none were asked for
  * @param digests names; undefined where none were asked for
  * @param hasKey whether the side has a key
+ * @param available the wire's numbers of the ciphers that the machine has; `none` is always there
  * @throws {RangeError} where no connection could ever come of it, with what to do
  */
 export function suitesOf(
   ciphers: readonly string[] | undefined,
   digests: readonly string[] | undefined,
   hasKey: boolean,
+  available: readonly number[] = cipherNumbers(CIPHERS),
 ): Suites {
   const defaults = suiteDefaults(hasKey);
-  const suites = { ciphers: ciphers ?? defaults.ciphers, digests: digests ?? defaults.digests };
+  const asked = ciphers ?? defaults.ciphers;
+  const suites = {
+    ciphers: asked.filter((name) => name === "none" || available.includes(CIPHER_NUMBERS[name])),
+    digests: digests ?? defaults.digests,
+  };
+  if (suites.ciphers.length === 0) {
+    throw new RangeError(
+      `This machine has no ${asked.join(", ")}: that needs OpenSSL's libcrypto, and --crypto to use it`,
+    );
+  }
   if (!hasKey && !suites.ciphers.includes("none")) {
     throw new RangeError(`The cipher ${suites.ciphers.join(", ")} needs a key: give one (see dst keygen), or "none"`);
   }

@@ -72,3 +72,10 @@ Deno.test("what no connection could come of is refused", () => {
   assert.deepEqual(suitesOf(undefined, ["xxh64"], true).digests, ["xxh64"]);
   assert.deepEqual(suitesOf(["none"], ["blake2b-256"], false).digests, ["blake2b-256"]);
 });
+
+Deno.test("what the machine does not have is left out, and missed where nothing else was asked for", () => {
+  assert.deepEqual(suitesOf(undefined, undefined, true, [1]).ciphers, ["chacha20-poly1305"]);
+  assert.deepEqual(suitesOf(["aes-256-gcm", "none"], undefined, true, [1]).ciphers, ["none"]);
+  assert.deepEqual(suitesOf(undefined, undefined, false, []).ciphers, ["none"]);
+  assert.throws(() => suitesOf(["aes-256-gcm"], undefined, true, [1]), /has no aes-256-gcm: that needs OpenSSL/);
+});
