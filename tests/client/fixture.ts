@@ -7,10 +7,15 @@ import assert from "node:assert/strict";
 import { type BlockClient, Operation, PENDING } from "../../engine/block.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { HostPort } from "../../engine/control/address.ts";
-import { type ExportOptions, type RunningExporter, startExporter } from "../../exporter/exporter.ts";
+import {
+  type ExporterOptions,
+  type ExportOptions,
+  type RunningExporter,
+  startExporter,
+} from "../../exporter/exporter.ts";
 import { Connector } from "../../client/connector.ts";
 import { makeLocalEngine, turnUntil } from "../../client/local_engine.ts";
-import { openSession, resolveTarget } from "../../client/open.ts";
+import { joinLane, type OpenedSession, openSession, resolveTarget } from "../../client/open.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
 
 export const MIB = 1024 * 1024;
@@ -35,6 +40,7 @@ export async function startTestExporter(
   loop: LoopName,
   exports: readonly ExportOptions[],
   digests: readonly string[] = ["xxh64", "crc32c", "none"],
+  more: Partial<ExporterOptions> = {},
 ): Promise<TestExporter> {
   const stateDir = Deno.makeTempDirSync({ prefix: "dst-client-test-" });
   const running = await startExporter({
@@ -44,6 +50,8 @@ export async function startTestExporter(
     loop,
     stateDir,
     digests,
+    workers: 1,
+    ...more,
   });
   let isStopped = false;
   const stop = async () => {
@@ -64,6 +72,13 @@ export interface TestOpen {
   readonly depth?: number;
   readonly digests?: readonly string[];
   readonly holder?: string;
+  readonly lanes?: number;
+  /** The session's id; another each time where it is left out. */
+  readonly session?: Uint8Array;
+  readonly ledger?: SharedArrayBuffer;
+  /** Join this lane of a session instead of opening one. */
+  readonly lane?: number;
+  readonly answerMs?: number;
 }
 
 /** A client in the test's own thread. Its slots 0 to 127 are the test's. */
@@ -90,23 +105,27 @@ export class TestClient implements AsyncDisposable, SessionOwner, BlockClient {
   /** Opens a session; rejects with the reason. */
   async open(exporter: HostPort, options: TestOpen = {}): Promise<ClientSession> {
     let reason: string | null = null;
-    openSession(
-      this.#connector,
-      {
-        target: await resolveTarget(exporter, options.digests ?? ["xxh64"]),
-        name: options.name ?? "disk",
-        readOnly: options.readOnly ?? false,
-        steal: options.steal ?? false,
-        depth: options.depth ?? 32,
-        holder: options.holder ?? "a test",
-      },
-      this,
-      (opened) => {
-        this.session = opened.session;
-        this.digest = opened.digest;
-      },
-      (text) => reason = text,
-    );
+    const { answerMs } = options;
+    const target = await resolveTarget(exporter, options.digests ?? ["xxh64"]);
+    const session = options.session ?? crypto.getRandomValues(new Uint8Array(16));
+    const open = {
+      target: answerMs === undefined ? target : { ...target, answerMs },
+      name: options.name ?? "disk",
+      readOnly: options.readOnly ?? false,
+      steal: options.steal ?? false,
+      depth: options.depth ?? 32,
+      holder: options.holder ?? "a test",
+      lanes: options.lanes,
+      session,
+      ledger: options.ledger,
+    };
+    const opened = (result: OpenedSession) => {
+      this.session = result.session;
+      this.digest = result.digest;
+    };
+    const failed = (text: string) => reason = text;
+    if (options.lane === undefined) openSession(this.#connector, open, this, opened, failed);
+    else joinLane(this.#connector, open, options.lane, this, opened, failed);
     await turnUntil(this.engine, () => this.session !== null || reason !== null);
     if (reason !== null) throw new Error(reason);
     return this.session!;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describeExport, listExports } from "../../client/query.ts";
+import { Operation } from "../../engine/block.ts";
 import { listenOn, localAddress } from "../../ffi/socket.ts";
 import { close } from "../../ffi/libc.ts";
 import { exportOf, MIB, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
@@ -82,6 +83,43 @@ testEachLoop("what an exporter says does not drive the terminal", async (loop) =
   assert.match(await refusal(client, { host: "127.0.0.1", port: listener.addr.port }), /refuses: \[31mno!$/);
   await served;
   listener.close();
+});
+
+testEachLoop("an exporter that answers byte by byte gets no more time for that", async (loop) => {
+  // The answer to a hello: VERSION (43) in a STATUS TLV, padded to 8 bytes.
+  const answer = new Uint8Array(32);
+  const view = new DataView(answer.buffer);
+  answer.set(new TextEncoder().encode("DSTREPLY"));
+  view.setUint32(12, 16, true);
+  view.setUint16(16, 4, true);
+  view.setUint32(20, 4, true);
+  view.setUint32(24, 43, true);
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const served = listener.accept().then(async (connection) => {
+    await connection.read(new Uint8Array(512));
+    for (let i = 0; i < answer.length; i++) {
+      await connection.write(answer.subarray(i, i + 1));
+      await new Promise((resolve) => setTimeout(resolve, 40));
+    }
+    connection.close();
+  }).catch(() => {});
+  await using client = new TestClient(loop);
+  const reason = await refusal(client, { host: "127.0.0.1", port: listener.addr.port }, { answerMs: 400 });
+  assert.match(reason, /timed out: it gave no answer within 0\.4 s$/);
+  await served;
+  listener.close();
+});
+
+testEachLoop("whoever waits for the present holder to end is told so, and waits longer", async (loop) => {
+  // Longer than an answer may take, but the exporter says every second that it is alive.
+  const layers = ["delay:write=2500"];
+  await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:1M", { layers })]);
+  await using victim = new TestClient(loop);
+  await victim.open(exporter);
+  victim.begin(0, Operation.WRITE, 0, 512);
+  assert.equal(await victim.ask(Operation.READ, 0, 512, 0, 1), 0);
+  await using thief = new TestClient(loop);
+  await thief.open(exporter, { steal: true, answerMs: 1800 });
 });
 
 testEachLoop("a peer that is no exporter is called so", async (loop) => {
