@@ -12,16 +12,17 @@ import {
   PENDING,
   RequestFlag,
 } from "../engine/block.ts";
-import type { Engine } from "../engine/engine.ts";
+import { type Engine, Task } from "../engine/engine.ts";
 import { SLOT_PAYLOAD_BYTES, type Slots } from "../engine/slots.ts";
 import type { Stream, StreamOwner } from "../engine/stream.ts";
 import type { TimerHandler } from "../engine/timers.ts";
+import { TransmitArea, transmitSlots } from "../engine/transmit_area.ts";
 import { Errno, errnoMessage } from "../ffi/errno.ts";
 import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../protocol/client_lane.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import { Access, Feature, type Grant } from "../protocol/grant.ts";
-import { writeUint64 } from "../protocol/wire.ts";
+import { Cipher, writeUint64 } from "../protocol/wire.ts";
 import { MutationLedger } from "./ledger.ts";
 
 /** How long the answer to CLOSE may take, in milliseconds: nothing executes any more, so it is a round trip. */
@@ -33,6 +34,8 @@ if (CODEC_SCRATCH_BYTES + CLIENT_LANE_CONTROL_BYTES > SLOT_PAYLOAD_BYTES) {
 
 /** No slot. */
 const NONE = -1;
+/** Of a message sent from the transmit area, and of the others. */
+const Token = { OTHER: 0, AREA: 1 } as const;
 /** What a timer is for. */
 const Timer = { TICK: 0, CLOSE: 1 } as const;
 
@@ -79,6 +82,11 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   /** The Worker's slot with the memory of the lane's own messages. */
   readonly #controlSlots: Uint32Array;
   readonly #codecAt: number;
+  readonly #task = new Task(() => this.#goOn());
+  /** A request's or part's offset and length, on its way to the lane. */
+  readonly #range = new Float64Array(2);
+  /** Where payloads are encrypted to, with a cipher. */
+  #area: TransmitArea | null = null;
   #stream: Stream | null = null;
   #ticking = false;
   #isFenced = false;
@@ -176,12 +184,22 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
 
   /**
    * Begins on the connection that the session was granted on. From now on the stream's events are to be given to the
-   * session. To be called from within the machine's `granted`.
+   * session. To be called from within the machine's `granted`. With a cipher it takes `transmitSlots` of the Worker's
+   * slots; without them it is lost.
    */
   connect(stream: Stream, handoff: Handoff): void {
     const { arena, cryptography, timers } = this.#engine;
     this.#stream = stream;
-    this.#lane.connect(new FrameCodec(arena, cryptography, this.#codecAt, handoff), timers.now());
+    if (handoff.cipher !== Cipher.NONE) {
+      const reserved = this.#slots.reserve(transmitSlots(this.grant.slots));
+      if (reserved === null) {
+        this.abort("there is no memory to encrypt in");
+        return;
+      }
+      this.#area = new TransmitArea(this.#slots, reserved);
+    }
+    const codec = new FrameCodec(arena, cryptography, this.#codecAt, handoff);
+    this.#lane.connect(codec, timers.now(), this.#area);
     stream.start(this.#lane);
     this.#tick();
   }
@@ -242,13 +260,21 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     if (this.#closed) return;
     this.#closed = true;
     if (this.#stream !== null) this.#stream.close();
-    else this.#slots.release(this.#controlSlots);
+    else this.#release();
   }
 
   // The lane's host.
 
-  transmit(at: number, bytes: number): void {
-    this.#stream!.transmit(at, bytes, 0);
+  transmit(at: number, bytes: number, takesRoom: boolean): void {
+    this.#stream!.transmit(at, bytes, takesRoom ? Token.AREA : Token.OTHER);
+  }
+
+  get turn(): number {
+    return this.#engine.turnNumber;
+  }
+
+  again(): void {
+    this.#engine.again(this.#task);
   }
 
   completed(laneSlot: number, status: number, payloadBytes: number): void {
@@ -295,8 +321,9 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   }
 
   /** The kernel has taken bytes: on a slow link that is all the life there is for a while. */
-  onSent(): void {
+  onSent(_stream: Stream, token: number): void {
     this.#lane.heard(this.#engine.now);
+    if (token === Token.AREA) this.#lane.sent();
   }
 
   onDrained(): void {}
@@ -305,7 +332,7 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     const reason = this.#reasonOf(errno);
     this.#stream = null;
     this.#lane.disconnect();
-    if (this.#closed) this.#slots.release(this.#controlSlots);
+    if (this.#closed) this.#release();
     const onLeft = this.#onLeft;
     if (onLeft !== null) {
       this.#onLeft = null;
@@ -325,6 +352,18 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     } else if (this.#onLeft !== null) {
       this.#stream?.close();
     }
+  }
+
+  /** What the lane has not done in the turn before. */
+  #goOn(): void {
+    if (this.#stream === null) return;
+    this.#lane.run();
+    this.#stream.resume();
+  }
+
+  #release(): void {
+    this.#slots.release(this.#controlSlots);
+    if (this.#area !== null) this.#slots.release(this.#area.slots);
   }
 
   #tick(): void {
@@ -373,18 +412,21 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     const slots = this.#slots;
     const operation = this.#operation[slot];
     const flags = this.#flags[slot];
-    const at = slots.payloadAt(slot);
+    const range = this.#range;
+    range[0] = slots.offset[slot];
+    range[1] = slots.length[slot];
+    let skip = 0;
     if (operation === Operation.FLUSH) {
       this.#marks[slot] = this.#ledger.mark();
-      this.#lane.request(laneSlot, at, operation, 0, 0, flags);
+      range.fill(0);
     } else if (operation === Operation.READ || operation === Operation.WRITE) {
       const part = this.#partOf(slot);
       const left = this.#left[slot];
-      const skip = operation === Operation.WRITE ? slots.length[slot] - left : left - part;
-      this.#lane.request(laneSlot, at + skip, operation, slots.offset[slot] + skip, part, flags);
-    } else {
-      this.#lane.request(laneSlot, at, operation, slots.offset[slot], slots.length[slot], flags);
+      skip = operation === Operation.WRITE ? slots.length[slot] - left : left - part;
+      range[0] += skip;
+      range[1] = part;
     }
+    this.#lane.request(laneSlot, slots.payloadAt(slot) + skip, operation, range, flags);
   }
 
   /** Keeps account of a request that has succeeded. */

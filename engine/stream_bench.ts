@@ -94,7 +94,8 @@ export class Bench implements StreamOwner {
   readonly #buffer = new Buffer(1 << 20);
 
   constructor(loop: "uring" | "poll") {
-    this.engine = new Engine(makeLoop(loop), makeArena(arenaBytes(8)), { now: () => monotonicMs() + this.#skippedMs });
+    const clock = { now: () => monotonicMs() + this.#skippedMs };
+    this.engine = new Engine(makeLoop(loop), makeArena(arenaBytes(8)), undefined, clock);
     const pair = socketPair();
     assert.ok(typeof pair !== "number");
     this.#peer = pair[1];

@@ -10,6 +10,7 @@ import { check } from "../ffi/errno.ts";
 import type { Loop } from "../ffi/loop.ts";
 import { makeLoop } from "../ffi/mod.ts";
 import { makeArena } from "../wasm/core.ts";
+import { type CryptoChoice, makeCryptography } from "./cryptography.ts";
 
 /** Which loop a thread runs. */
 export type LoopChoice = "auto" | "uring" | "poll";
@@ -18,6 +19,7 @@ export type LoopChoice = "auto" | "uring" | "poll";
 interface ThreadStart<Init> {
   readonly loop: LoopChoice;
   readonly slots: number;
+  readonly crypto: CryptoChoice;
   readonly wakeFd: number;
   readonly port: MessagePort;
   readonly init: Init;
@@ -67,7 +69,15 @@ export class Thread<Question, Event> {
    */
   static async start<Init, Question, Event>(
     module: URL,
-    options: { loop: LoopChoice; slots: number; wakeFd: number; init: Init; transfer?: Transferable[] },
+    options: {
+      loop: LoopChoice;
+      slots: number;
+      /** Who does its cryptography; "auto" if it is left out. */
+      crypto?: CryptoChoice;
+      wakeFd: number;
+      init: Init;
+      transfer?: Transferable[];
+    },
     onEvent: (event: Event) => void,
   ): Promise<Thread<Question, Event>> {
     const { port1, port2 } = new MessageChannel();
@@ -77,6 +87,7 @@ export class Thread<Question, Event> {
     const start: ThreadStart<Init> = {
       loop: options.loop,
       slots: options.slots,
+      crypto: options.crypto ?? "auto",
       wakeFd: options.wakeFd,
       port: port2,
       init: options.init,
@@ -154,13 +165,13 @@ export function serveThread<Init, Question, Event>(
   const scope = self as unknown as { onmessage: ((message: MessageEvent<ThreadStart<Init>>) => void) | null };
   scope.onmessage = async (message) => {
     scope.onmessage = null;
-    const { loop, slots, wakeFd, port, init } = message.data;
+    const { loop, slots, crypto, wakeFd, port, init } = message.data;
     const tell = (envelope: Envelope) => port.postMessage(envelope);
     let engine: Engine;
     try {
       const core = makeArena(arenaBytes(slots));
       core.warmUp();
-      engine = new Engine(makeLoop(loop), core);
+      engine = new Engine(makeLoop(loop), core, makeCryptography(core, crypto));
       const mailbox = new Mailbox(engine, wakeFd);
       const answer = setUp({
         engine,

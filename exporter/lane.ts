@@ -4,7 +4,7 @@
  * @module
  */
 import type { BlockClient, BlockDevice } from "../engine/block.ts";
-import type { Engine } from "../engine/engine.ts";
+import { type Engine, Task } from "../engine/engine.ts";
 import type { Stream, StreamOwner } from "../engine/stream.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
@@ -39,7 +39,10 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
   /** The lane's slot of each of the Worker's. */
   readonly #laneSlotOf: Uint16Array;
   readonly #controlAt: number;
+  readonly #task = new Task(() => this.#goOn());
   #stream: Stream | null = null;
+  /** The connection ends when all that waits is sent. */
+  #isFinishing = false;
   #generation = 0;
   #ticking = false;
 
@@ -102,16 +105,22 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
   /**
    * Goes on with a connection. The lane is idle.
    *
+   * @param handoff its keys are wiped
    * @param answerType OPEN or JOIN, to which the grant is the answer
    * @returns false when the Worker has no room for one more connection: the descriptor is still the caller's
    */
   connect(fd: number, handoff: Handoff, answerType: number, generation: number, grant: Uint8Array): boolean {
     const engine = this.#engine;
     const stream = engine.streams.open(fd, this);
-    if (stream === null) return false;
+    if (stream === null) {
+      wipe(handoff);
+      return false;
+    }
     this.#stream = stream;
+    this.#isFinishing = false;
     this.#generation = generation;
     const codec = new FrameCodec(engine.arena, engine.cryptography, this.#controlAt, handoff);
+    wipe(handoff);
     this.machine.connect(codec, answerType, generation, grant, engine.now);
     stream.start(this.machine);
     if (!this.#ticking) this.expire();
@@ -125,10 +134,21 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
 
   /** Ends the connection when all that is queued is sent. */
   finish(): void {
-    this.#stream?.finish();
+    if (this.#stream === null) return;
+    this.machine.finish();
+    if (this.machine.isSending) this.#isFinishing = true;
+    else this.#stream.finish();
   }
 
   // The machine's host.
+
+  get turn(): number {
+    return this.#engine.turnNumber;
+  }
+
+  again(): void {
+    this.#engine.again(this.#task);
+  }
 
   execute(laneSlot: number, operation: number, range: Float64Array, flags: number): number {
     const slot = this.#slots[laneSlot];
@@ -178,6 +198,14 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
     if (this.isIdle) this.#owner.onLaneIdle(this);
   }
 
+  /** What the machine has not done in the turn before. */
+  #goOn(): void {
+    if (this.#stream === null) return;
+    this.machine.run();
+    if (this.#isFinishing && !this.machine.isSending) this.#stream.finish();
+    else this.#stream.resume();
+  }
+
   /** Drives the machine's pings. */
   expire(): void {
     this.#ticking = false;
@@ -191,6 +219,11 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
     this.#ticking = true;
     this.#engine.timers.schedule(this, 0, this.#engine.now + waitMs);
   }
+}
+
+function wipe({ keys }: Handoff): void {
+  keys?.send.fill(0);
+  keys?.receive.fill(0);
 }
 
 /** Bytes of a lane's extra slot that are used. */

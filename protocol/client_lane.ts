@@ -6,13 +6,16 @@
  */
 import { assert } from "./assert.ts";
 import { ClientPing } from "./client_ping.ts";
-import type { FrameCodec } from "./codec.ts";
+import { type FrameCodec, MORE } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
+import { CONTROL_FRAMES, FrameSender, type FrameSenderHost, NO_SLOT, type TransmitRoom } from "./frame_sender.ts";
+import { PIECE_BYTES } from "./guard.ts";
 import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX, PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
 import { EXTENT_BYTES, ExtentFlag, Operation } from "./request.ts";
 import { errnoOfStatus, Status } from "./status.ts";
+import { TurnBudget } from "./turn_budget.ts";
 import {
   frameFlags,
   frameLane,
@@ -30,14 +33,8 @@ import {
   readUint64,
   REPLY,
   writeHeader,
+  writeRange,
 } from "./wire.ts";
-
-/**
- * Frames without a slot (pongs, pings, CLOSE) that may be unsent at once. A stream gives its machine nothing more while
- * 512 messages wait to be sent (`UNSENT_MESSAGES_MAX` of the engine), so that many pongs, and a few frames of this side's
- * own. An exporter that asks without reading so garbles nothing but what it is sent itself, and grows nothing.
- */
-const CONTROL_FRAMES = 512 + 16;
 
 /** Bytes of the arena for a lane's frames without a slot. */
 export const CLIENT_LANE_CONTROL_BYTES = CONTROL_FRAMES * PREFIX_BYTES_MAX;
@@ -63,9 +60,7 @@ export interface ClientLaneOptions {
 }
 
 /** Whom a {@link ClientLane} tells what came. From within each call the next request may be made. */
-export interface ClientLaneHost {
-  /** Queues bytes of the arena for sending, in order; they stay as they are until the slot completes. */
-  transmit(at: number, bytes: number): void;
+export interface ClientLaneHost extends FrameSenderHost {
   /**
    * The request in the slot has ended, and the slot is free.
    *
@@ -95,7 +90,7 @@ const SlotState = { FREE: 0, UNSENT: 1, SENT: 2 } as const;
  * ```ts
  * lane.connect(codec, now); // on the connection that OPEN or JOIN was granted on
  * stream.start(lane);
- * lane.request(0, payloadAt, Operation.READ, 0, 4096, 0); // host.completed(0, 0, 4096) comes later
+ * lane.request(0, payloadAt, Operation.READ, Float64Array.of(0, 4096), 0); // host.completed(0, 0, 4096) comes later
  * ```
  */
 export class ClientLane implements StreamConsumer {
@@ -119,6 +114,10 @@ export class ClientLane implements StreamConsumer {
   readonly #controlAt: number;
   #controlNext = 0;
   #codec: FrameCodec | null = null;
+  readonly #sender: FrameSender;
+  readonly #budget = new TurnBudget();
+  /** Of the payload that is arriving: how many bytes are opened. */
+  #openedBytes = 0;
   #isClosing = false;
 
   readonly #state: Uint8Array;
@@ -148,6 +147,7 @@ export class ClientLane implements StreamConsumer {
       options.deadMs ?? PEER_DEAD_MS,
       (type, flags, slot, sequence, offset) => this.#control(type, flags, slot, sequence, offset),
     );
+    this.#sender = new FrameSender(memory, options.depth, host);
     this.#controlAt = options.controlAt;
     this.#state = new Uint8Array(options.depth);
     this.#sequence = new Uint32Array(options.depth);
@@ -171,12 +171,17 @@ export class ClientLane implements StreamConsumer {
   /**
    * Begins on a connection that was granted. What is busy from an earlier one waits for `resend`.
    *
-   * @param codec goes on where the door ended
+   * @param codec goes on where the door ended; the lane closes it
    * @param now milliseconds on any clock that does not jump
+   * @param room for what is sealed, where the codec encrypts: a WRITE's plaintext is kept until its reply
    */
-  connect(codec: FrameCodec, now: number): void {
+  connect(codec: FrameCodec, now: number, room: TransmitRoom | null = null): void {
     assert(this.#codec === null, "the connection before is gone");
+    assert(room !== null || !codec.encrypts, "ciphertext has its own room");
     this.#codec = codec;
+    this.#sender.connect(codec, room);
+    this.#budget.reset();
+    this.#openedBytes = 0;
     this.#ping.reset(now);
     this.#isClosing = false;
     this.error = ProtocolError.NONE;
@@ -184,9 +189,21 @@ export class ClientLane implements StreamConsumer {
 
   /** The connection is gone, and nothing of it is under way in the kernel. What is busy stays so. */
   disconnect(): void {
+    this.#sender.disconnect();
+    this.#codec?.close();
     this.#codec = null;
     this.#slot = -1;
     for (let i = 0; i < this.depth; i++) if (this.#state[i] === SlotState.SENT) this.#state[i] = SlotState.UNSENT;
+  }
+
+  /** Goes on with what waits to be sent; in a turn after `host.again`. */
+  run(): void {
+    if (this.#codec !== null) this.#sender.run();
+  }
+
+  /** What `host.transmit` was told to report is sent. */
+  sent(): void {
+    this.#sender.sent();
   }
 
   /**
@@ -215,21 +232,15 @@ export class ClientLane implements StreamConsumer {
    * @param payloadAt arena offset of its data, to be left alone until it completes; the frame's prefix (up to 112 bytes)
    * is written right before it
    * @param operation an `Operation`
-   * @param offset in bytes, a multiple of the logical block; FLUSH 0
-   * @param length in bytes; READ and WRITE within the maximum payload and {@link creditBytes}; FLUSH 0
+   * @param range offset and length in bytes, multiples of the logical block; of a FLUSH both 0. A READ's or WRITE's length
+   * is within the maximum payload and {@link creditBytes}. Only read during the call
    * @param flags `RequestFlag` set
    */
-  request(
-    laneSlot: number,
-    payloadAt: number,
-    operation: number,
-    offset: number,
-    length: number,
-    flags: number,
-  ): void {
+  request(laneSlot: number, payloadAt: number, operation: number, range: Float64Array, flags: number): void {
     assert(this.#state[laneSlot] === SlotState.FREE, "the slot exists and is free");
     assert(operation >= Operation.READ && operation <= Operation.BLOCK_STATUS, "there is such an operation");
     if (operation === Operation.READ || operation === Operation.WRITE) {
+      const length = range[1];
       assert(length >= 1 && length <= this.#maxPayload, "a READ or WRITE is within the maximum payload");
       assert(length <= this.creditBytes, "the request is within the credit");
       this.creditBytes -= length;
@@ -237,8 +248,8 @@ export class ClientLane implements StreamConsumer {
     this.#sequence[laneSlot]++;
     this.#operation[laneSlot] = operation;
     this.#flags[laneSlot] = flags;
-    this.#offset[laneSlot] = offset;
-    this.#length[laneSlot] = length;
+    this.#offset[laneSlot] = range[0];
+    this.#length[laneSlot] = range[1];
     this.#payloadAt[laneSlot] = payloadAt;
     this.#state[laneSlot] = SlotState.UNSENT;
     this.busy++;
@@ -251,26 +262,14 @@ export class ClientLane implements StreamConsumer {
     assert(codec !== null && !this.#isClosing, "there is a connection that takes requests");
     assert(this.#state[laneSlot] === SlotState.UNSENT, "the request is not sent on this connection yet");
     const operation = this.#operation[laneSlot];
-    const payloadAt = this.#payloadAt[laneSlot];
-    const length = this.#length[laneSlot];
-    const payloadBytes = operation === Operation.WRITE ? length : 0;
-    const at = payloadAt - codec.prefixBytes;
-    writeHeader(
-      this.#memory,
-      at,
-      operation,
-      this.#flags[laneSlot],
-      laneSlot,
-      this.lane,
-      this.#sequence[laneSlot],
-      this.#offset[laneSlot],
-      length,
-      payloadBytes,
-      0,
-    );
-    codec.seal(at, payloadAt, payloadBytes);
+    const payloadBytes = operation === Operation.WRITE ? this.#length[laneSlot] : 0;
+    const at = this.#payloadAt[laneSlot] - codec.prefixBytes;
+    const sequence = this.#sequence[laneSlot];
+    const flags = this.#flags[laneSlot];
+    writeHeader(this.#memory, at, operation, flags, laneSlot, this.lane, sequence, 0, 0, payloadBytes, 0);
+    writeRange(this.#memory, at, this.#offset, this.#length, laneSlot);
     this.#state[laneSlot] = SlotState.SENT;
-    this.#host.transmit(at, codec.prefixBytes + payloadBytes);
+    this.#sender.send(laneSlot, at, payloadBytes, true);
   }
 
   /** Asks what became of a request that was sent on this connection; the answer is `host.probed`. */
@@ -309,6 +308,8 @@ export class ClientLane implements StreamConsumer {
   onHeader(at: number): Verdict {
     const codec = this.#codec;
     assert(codec !== null, "there is a connection");
+    // All reasons to wait come before the header is opened, which can be done only once.
+    if (this.#sender.isCongested || !this.#mayOpen(codec.prefixBytes)) return Verdict.WAIT;
     const error = codec.openPrefix(at);
     if (error !== ProtocolError.NONE) return this.#fail(error);
     if (frameLane(this.#memory, at) !== this.lane) return this.#fail(ProtocolError.LANE);
@@ -322,8 +323,14 @@ export class ClientLane implements StreamConsumer {
     const codec = this.#codec;
     const slot = this.#slot;
     assert(codec !== null && slot >= 0, "a payload is due");
+    let error: number = MORE;
+    while (error === MORE) {
+      const left = this.payloadBytes - this.#openedBytes;
+      if (!this.#mayOpen(left < PIECE_BYTES ? left : PIECE_BYTES)) return Verdict.WAIT;
+      error = codec.openPayload(this.payloadAt, this.payloadBytes);
+      this.#openedBytes = error === MORE ? this.#openedBytes + PIECE_BYTES : 0;
+    }
     this.#slot = -1;
-    const error = codec.openPayload(this.payloadAt, this.payloadBytes);
     if (error !== ProtocolError.NONE) return this.#fail(error);
     if (this.#operation[slot] === Operation.BLOCK_STATUS && !this.#areExtents(slot)) {
       return this.#fail(ProtocolError.EXTENTS);
@@ -332,11 +339,20 @@ export class ClientLane implements StreamConsumer {
     return Verdict.NEXT;
   }
 
+  /** Whether the turn has time to open so many bytes; the stream is resumed in a later one otherwise. */
+  #mayOpen(bytes: number): boolean {
+    if (this.#budget.spend(this.#host.turn, bytes, this.#codec!.turnBytes)) return true;
+    this.#host.again();
+    return false;
+  }
+
   #onReply(at: number, operation: number): Verdict {
     const memory = this.#memory;
     const slot = frameSlot(memory, at);
     if (slot >= this.depth) return this.#fail(ProtocolError.SLOT);
-    if (this.#state[slot] !== SlotState.SENT || this.#operation[slot] !== operation) {
+    // What waits to be sealed cannot have been answered.
+    const isAsked = this.#state[slot] === SlotState.SENT && !this.#sender.holds(slot);
+    if (!isAsked || this.#operation[slot] !== operation) {
       return this.#fail(ProtocolError.UNEXPECTED_REPLY);
     }
     if (frameSequence(memory, at) !== this.#sequence[slot]) return this.#fail(ProtocolError.SEQUENCE);
@@ -446,13 +462,11 @@ export class ClientLane implements StreamConsumer {
 
   /** Sends a frame without payload from the control ring. */
   #control(type: number, flags: number, slot: number, sequence: number, offset: number): void {
-    const codec = this.#codec;
-    assert(codec !== null, "there is a connection");
+    assert(this.#codec !== null, "there is a connection");
     const at = this.#controlAt + this.#controlNext * PREFIX_BYTES_MAX;
     this.#controlNext = (this.#controlNext + 1) % CONTROL_FRAMES;
     writeHeader(this.#memory, at, type, flags, slot, this.lane, sequence, offset, 0, 0, 0);
-    codec.seal(at, at, 0);
-    this.#host.transmit(at, codec.prefixBytes);
+    this.#sender.send(NO_SLOT, at, 0, false);
   }
 
   #fail(error: number): Verdict {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import assert from "node:assert/strict";
 import { type Frame, seal, type Suite } from "../tests/vectors/frames.ts";
 import { concat, hex, le } from "../tests/vectors/primitives.ts";
 import { ClientLane, type ClientLaneOptions } from "./client_lane.ts";
@@ -25,11 +26,15 @@ export class LaneBench {
   script: Script;
   feed: Feed;
   onCompleted: (slot: number) => void = () => {};
+  turn = 0;
+  /** The lane has more to do, in a turn to come. */
+  isAgainWanted = false;
 
   constructor(readonly suite: Suite = XXH64, options: Partial<ClientLaneOptions> = {}, arena = new Arena()) {
     this.arena = arena;
     this.arena.core.bytes.fill(0xee, this.arena.payloadAt(0) - 4096);
     const { events } = this;
+    const turn = () => this.turn;
     const allOptions = { lane: LANE, depth: 4, maxPayload: 65536, controlAt: this.arena.scratchAt, ...options };
     this.lane = new ClientLane(this.arena.core, allOptions, {
       transmit: (at, bytes) => this.sent.push(this.arena.core.bytes.slice(at, at + bytes)),
@@ -42,6 +47,10 @@ export class LaneBench {
       fenced: () => events.push("fenced"),
       closed: () => events.push("closed"),
       probed: (slot, state) => events.push(`probed ${slot} ${state}`),
+      again: () => this.isAgainWanted = true,
+      get turn() {
+        return turn();
+      },
     });
     this.script = new Script(suite);
     this.feed = new Feed(this.arena, this.lane);
@@ -61,7 +70,7 @@ export class LaneBench {
   }
 
   request(slot: number, operation: number, offset: number, length: number, flags = 0): void {
-    this.lane.request(slot, this.arena.payloadAt(slot), operation, offset, length, flags);
+    this.lane.request(slot, this.arena.payloadAt(slot), operation, Float64Array.of(offset, length), flags);
   }
 
   payload(slot: number, bytes: number): Uint8Array {
@@ -71,6 +80,18 @@ export class LaneBench {
   /** The exporter sends a frame of this lane. */
   receive(frame: Omit<Frame, "name" | "from">): void {
     this.feed.push(this.script.next({ lane: LANE, ...frame }));
+    this.settle();
+  }
+
+  /** The turns that the lane wants. */
+  settle(): void {
+    for (let turns = 0; this.isAgainWanted; turns++) {
+      assert.ok(turns < 10_000, "a lane does not want turns for ever");
+      this.isAgainWanted = false;
+      this.turn++;
+      this.lane.run();
+      if (this.feed.isWaiting) this.feed.resume();
+    }
   }
 
   takeEvents(): string[] {

@@ -12,6 +12,7 @@ import { CLIENT_DOOR_SCRATCH_BYTES } from "./client_door.ts";
 import { CLIENT_LANE_CONTROL_BYTES } from "./client_lane.ts";
 import { CODEC_SCRATCH_BYTES } from "./codec.ts";
 import { type StreamConsumer, Verdict } from "./consumer.ts";
+import type { TransmitRoom } from "./frame_sender.ts";
 import type { Cryptography } from "./guard.ts";
 import { coreCryptography } from "./guard_support_test.ts";
 
@@ -23,7 +24,7 @@ export const XXH64: Suite = SUITES[2];
 /** Bytes of the staging area of a {@link Feed}. */
 const STAGING_BYTES = 1024;
 /** From one payload area of {@link Arena} to the next: a page of prefix and the largest payload of the tests. */
-const SLOT_BYTES = 4096 + 64 * 1024;
+const SLOT_BYTES = 4096 + 256 * 1024;
 
 /** The core's memory, divided for one machine under test. */
 export class Arena {
@@ -34,9 +35,10 @@ export class Arena {
   readonly scratchAt: number;
   readonly #slotsAt: number;
 
-  constructor(slots = 8) {
+  /** @param roomSlots further ones, for a {@link Room} */
+  constructor(readonly slots = 8, roomSlots = 0) {
     const scratchBytes = Math.max(CLIENT_DOOR_SCRATCH_BYTES, CLIENT_LANE_CONTROL_BYTES);
-    this.core = makeArena(2 ** 21 + scratchBytes + slots * SLOT_BYTES);
+    this.core = makeArena(2 ** 21 + scratchBytes + (slots + roomSlots) * SLOT_BYTES);
     this.cryptography = coreCryptography(this.core);
     this.stagingAt = this.core.freeFrom;
     this.codecAt = this.stagingAt + STAGING_BYTES;
@@ -47,6 +49,35 @@ export class Arena {
   /** Where the payload of a slot lies. */
   payloadAt(slot: number): number {
     return this.#slotsAt + slot * SLOT_BYTES + 4096;
+  }
+}
+
+/** Room for sealed payloads beyond an arena's slots: of one size each, given in order, and given back in order. */
+export class Room implements TransmitRoom {
+  /** How many payloads have been given room so far, and how many had to wait. */
+  given = 0;
+  refused = 0;
+  #taken = 0;
+
+  /** @param count how many payloads there is room for */
+  constructor(readonly arena: Arena, readonly count: number) {}
+
+  take(): number {
+    if (this.#taken === this.count) {
+      this.refused++;
+      return -1;
+    }
+    this.#taken++;
+    return this.arena.payloadAt(this.arena.slots + this.given++ % this.count);
+  }
+
+  giveBack(): void {
+    assert.ok(this.#taken > 0, "what is given back was taken");
+    this.#taken--;
+  }
+
+  clear(): void {
+    this.#taken = 0;
   }
 }
 

@@ -5,10 +5,12 @@
  * @module
  */
 import { assert } from "./assert.ts";
-import type { FrameCodec } from "./codec.ts";
+import { type FrameCodec, MORE } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
+import { CONTROL_FRAMES, FrameSender, type LaneTurns, NO_SLOT } from "./frame_sender.ts";
+import { PIECE_BYTES } from "./guard.ts";
 import {
   GRANT_BYTES_MAX,
   PAYLOAD_BYTES_GRANT_MIN,
@@ -21,6 +23,7 @@ import { EXTENT_BYTES, Operation, PENDING, RequestFlag } from "./request.ts";
 import { checkRequest } from "./request_check.ts";
 import { Arrival, SlotState, SlotTable } from "./slot_table.ts";
 import { Status, statusOfErrno } from "./status.ts";
+import { TurnBudget } from "./turn_budget.ts";
 import {
   FLAG_PROBE,
   frameFlags,
@@ -42,11 +45,6 @@ import {
 
 /** Bytes kept for the prefix of a frame without a slot. */
 const CONTROL_STRIDE_BYTES = Math.ceil(PREFIX_BYTES_MAX / 64) * 64;
-/**
- * Frames without a slot that can be unsent at a time: a pong, a ping, and what the exporter announces, many times over.
- * A client that asks for more pongs without reading them spoils its own connection and nothing else.
- */
-const CONTROL_FRAMES = 32;
 /** Where in the control area the TLVs of the answer to OPEN or JOIN lie; their frame's prefix is right before. */
 const GRANT_AT = CONTROL_FRAMES * CONTROL_STRIDE_BYTES + CONTROL_STRIDE_BYTES;
 
@@ -77,7 +75,7 @@ export interface ExporterLaneOptions {
 }
 
 /** What a lane asks of the exporter. */
-export interface ExporterLaneHost {
+export interface ExporterLaneHost extends LaneTurns {
   /**
    * Starts a request that suits disk and session. READ and BLOCK_STATUS fill the slot's payload area; a WRITE's data is
    * there.
@@ -118,6 +116,11 @@ export class ExporterLane implements StreamConsumer {
   #isFenced = false;
   #isShuttingDown = false;
   #isClosing = false;
+  #isFinishing = false;
+  readonly #sender: FrameSender;
+  readonly #budget = new TurnBudget();
+  /** Of the payload that is arriving: how many bytes are opened. */
+  #openedBytes = 0;
   #heardMs = 0;
   #pings = 0;
   #awaitsPong = false;
@@ -147,6 +150,7 @@ export class ExporterLane implements StreamConsumer {
     this.#peerDeadMs = options.peerDeadMs ?? PEER_DEAD_MS;
     this.#bounds = { size, logicalBlock, maxPayload, readOnly };
     this.#table = new SlotTable(depth);
+    this.#sender = new FrameSender(memory, depth, host);
     for (let slot = 0; slot < depth; slot++) {
       assert(this.#payloadAt[slot] >= PREFIX_BYTES_MAX, "a prefix fits before every slot");
       assert(this.#payloadAt[slot] + maxPayload <= memory.bytes.length, "every slot lies in the arena");
@@ -163,6 +167,11 @@ export class ExporterLane implements StreamConsumer {
     return this.#codec !== null;
   }
 
+  /** Whether something waits to be sealed and sent. */
+  get isSending(): boolean {
+    return this.#sender.isBusy;
+  }
+
   /** The generation of the latest connection; 0 before the first. */
   get generation(): number {
     return this.#generation;
@@ -171,7 +180,7 @@ export class ExporterLane implements StreamConsumer {
   /**
    * Begins the lane phase on a connection: sends the successful answer to its OPEN or JOIN.
    *
-   * @param codec goes on where the door's ended
+   * @param codec goes on where the door's ended; the lane closes it
    * @param answerType the type of what is answered: OPEN or JOIN
    * @param generation above that of the connection before
    * @param grant the answer's TLVs (`encodeGrant`), at most GRANT_BYTES_MAX
@@ -187,27 +196,48 @@ export class ExporterLane implements StreamConsumer {
     this.headerBytes = codec.prefixBytes;
     this.error = ProtocolError.NONE;
     this.#isClosing = false;
+    this.#isFinishing = false;
+    this.#openedBytes = 0;
+    this.#budget.reset();
     this.#awaitsPong = false;
     this.#heardMs = now;
+    this.#sender.connect(codec, null);
     const grantAt = this.#controlAt + GRANT_AT;
     const at = grantAt - codec.prefixBytes;
     this.#memory.bytes.set(grant, grantAt);
     // It is the last frame of the door phase, so its lane is 0.
     writeHeader(this.#memory, at, answerType | REPLY, 0, 0, 0, 0, 0, 0, grant.length, Status.OK);
-    codec.seal(at, grantAt, grant.length);
-    this.#host.transmit(at, codec.prefixBytes + grant.length);
+    this.#sender.send(NO_SLOT, at, grant.length, false);
     if (this.#isShuttingDown) this.#sendControl(FrameType.SHUTTING_DOWN, 0, 0, 0, 0, 0);
   }
 
   /** The connection is gone. What executes goes on; its outcome is told when it is asked for again. */
   disconnect(): void {
+    this.#sender.disconnect();
+    this.#codec?.close();
     this.#codec = null;
+  }
+
+  /**
+   * Takes nothing more on this connection. The host ends it when nothing {@link isSending} any more.
+   */
+  finish(): void {
+    this.#isFinishing = true;
+  }
+
+  /** Goes on with what waits to be sent; in a turn after `host.again`. */
+  run(): void {
+    if (this.#codec !== null) this.#sender.run();
   }
 
   onHeader(at: number): Verdict {
     const memory = this.#memory;
-    assert(this.#codec !== null, "the lane is connected");
-    const error = this.#codec.openPrefix(at);
+    const codec = this.#codec;
+    assert(codec !== null, "the lane is connected");
+    // All reasons to wait come before the header is opened, which can be done only once.
+    if (this.#isFinishing || this.#sender.isCongested) return Verdict.WAIT;
+    if (!this.#mayOpen(codec.prefixBytes)) return Verdict.WAIT;
+    const error = codec.openPrefix(at);
     if (error !== 0) return this.#fail(error);
     if (frameLane(memory, at) !== this.#lane) return this.#fail(ProtocolError.LANE);
     const type = frameType(memory, at);
@@ -221,13 +251,28 @@ export class ExporterLane implements StreamConsumer {
   }
 
   onPayload(): Verdict {
-    assert(this.#codec !== null, "the lane is connected");
+    const codec = this.#codec;
+    assert(codec !== null, "the lane is connected");
+    if (this.#isFinishing) return Verdict.WAIT;
     if (this.payloadAt >= 0) {
-      const error = this.#codec.openPayload(this.payloadAt, this.payloadBytes);
-      if (error !== 0) return this.#fail(error);
+      let error: number = MORE;
+      while (error === MORE) {
+        const left = this.payloadBytes - this.#openedBytes;
+        if (!this.#mayOpen(left < PIECE_BYTES ? left : PIECE_BYTES)) return Verdict.WAIT;
+        error = codec.openPayload(this.payloadAt, this.payloadBytes);
+        this.#openedBytes = error === MORE ? this.#openedBytes + PIECE_BYTES : 0;
+      }
+      if (error !== ProtocolError.NONE) return this.#fail(error);
     }
     this.#onArrived();
     return Verdict.NEXT;
+  }
+
+  /** Whether the turn has time to open so many bytes; the stream is resumed in a later one otherwise. */
+  #mayOpen(bytes: number): boolean {
+    if (this.#budget.spend(this.#host.turn, bytes, this.#codec!.turnBytes)) return true;
+    this.#host.again();
+    return false;
   }
 
   /**
@@ -310,6 +355,8 @@ export class ExporterLane implements StreamConsumer {
     const slot = frameSlot(memory, at);
     if (slot >= this.#table.depth) return this.#fail(ProtocolError.SLOT);
     if (frameStatus(memory, at) !== 0) return this.#fail(ProtocolError.FIELD);
+    // A client that has the reply would not be told of it yet: it makes a use of the slot that it has no right to.
+    if (this.#sender.holds(slot)) return this.#fail(ProtocolError.SLOT_BUSY);
     const sequence = frameSequence(memory, at);
     const flags = frameFlags(memory, at);
     const range = this.#range;
@@ -360,6 +407,8 @@ export class ExporterLane implements StreamConsumer {
     else if (this.#isRepeatable(slot, this.#arrival)) table.repeat(slot);
     else return this.#reply(slot, table.status[slot], 0);
 
+    // It may have been fenced since the header came.
+    if (this.#isFenced) this.#status = Status.EPOCH_CHANGED;
     if (this.#status !== Status.OK) return this.#finish(slot, this.#status);
     const flags = this.#flags & (RequestFlag.FUA | RequestFlag.NO_UNMAP | RequestFlag.FAST_ZERO);
     const status = this.#host.execute(slot, this.#type, this.#range, flags);
@@ -410,8 +459,8 @@ export class ExporterLane implements StreamConsumer {
       payloadBytes,
       status,
     );
-    codec.seal(at, payloadAt, payloadBytes);
-    this.#host.transmit(at, codec.prefixBytes + payloadBytes);
+    // A READ that is asked for again is executed again, so its payload may become ciphertext in place.
+    this.#sender.send(slot, at, payloadBytes, false);
   }
 
   #onPing(at: number): Verdict {
@@ -452,12 +501,10 @@ export class ExporterLane implements StreamConsumer {
 
   /** Sends a frame that belongs to no slot. */
   #sendControl(type: number, flags: number, slot: number, sequence: number, offset: number, status: number): void {
-    const codec = this.#codec;
-    assert(codec !== null, "the lane is connected");
+    assert(this.#codec !== null, "the lane is connected");
     const at = this.#controlAt + (this.#controlFrames++ % CONTROL_FRAMES) * CONTROL_STRIDE_BYTES;
     writeHeader(this.#memory, at, type, flags, slot, this.#lane, sequence, offset, 0, 0, status);
-    codec.seal(at, at, 0);
-    this.#host.transmit(at, codec.prefixBytes);
+    this.#sender.send(NO_SLOT, at, 0, false);
   }
 
   #fail(error: number): Verdict {

@@ -53,7 +53,7 @@ export function coreCryptography(core: Core, sealed: NonceUse = () => {}): Crypt
   return {
     ...reference,
     makeGuard: (cipher, digest, keyed, scratchAt) =>
-      cipher === 2
+      cipher !== 0 || digest > 2
         ? reference.makeGuard(cipher, digest, keyed, scratchAt)
         : makeWasmGuard(core, cipher, digest, keyed, scratchAt),
   };

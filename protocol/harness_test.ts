@@ -65,6 +65,7 @@ export class Feeder {
   #consumer: StreamConsumer;
   #input: number[] = [];
   #inPayload = false;
+  #isPlaced = false;
   #payload: number[] = [];
 
   constructor(memory: Memory, stagingAt: number, consumer: StreamConsumer) {
@@ -113,11 +114,14 @@ export class Feeder {
     const missing = consumer.payloadBytes - this.#payload.length;
     this.#payload.push(...this.#input.splice(0, missing));
     if (this.#payload.length < consumer.payloadBytes) return false;
-    if (consumer.payloadAt >= 0) this.#memory.bytes.set(this.#payload, consumer.payloadAt);
+    // Once only: between two calls the machine may have opened some of it.
+    if (consumer.payloadAt >= 0 && !this.#isPlaced) this.#memory.bytes.set(this.#payload, consumer.payloadAt);
+    this.#isPlaced = true;
     const verdict = consumer.onPayload();
     assert.notEqual(verdict, Verdict.PAYLOAD, "a payload is not followed by another");
     if (verdict !== Verdict.WAIT) {
       this.#inPayload = false;
+      this.#isPlaced = false;
       this.#payload = [];
     }
     this.#take(verdict, 0);

@@ -111,6 +111,24 @@ export class LaneSetup implements ExporterLaneHost {
   closeSession(): void {
     this.closings++;
   }
+  turn = 0;
+  again(): void {
+    this.isAgainWanted = true;
+  }
+  /** The lane has more to do, in a turn to come. */
+  isAgainWanted = false;
+
+  /** The turns that the lane wants. */
+  settle(): this {
+    for (let turns = 0; this.isAgainWanted; turns++) {
+      assert.ok(turns < 10_000, "a lane does not want turns for ever");
+      this.isAgainWanted = false;
+      this.turn++;
+      this.lane.run();
+      if (this.feeder.waiting) this.feeder.resume();
+    }
+    return this;
+  }
 
   /** A connection of the generation, with the grant received. */
   connect(generation = this.lane.generation + 1, now = 0): this {
@@ -140,7 +158,7 @@ export class LaneSetup implements ExporterLaneHost {
   /** Sends a frame. */
   send(fields: Fields): this {
     this.feeder.feed(this.frame(fields), this.#cut);
-    return this;
+    return this.settle();
   }
 
   /** The frames that came since the last call. */

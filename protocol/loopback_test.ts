@@ -7,11 +7,12 @@
  * Connections are cut at random; the client joins again and resends.
  */
 import assert from "node:assert/strict";
+import { type Suite, SUITES } from "../tests/vectors/frames.ts";
 import { concat, pattern } from "../tests/vectors/primitives.ts";
 import { makeArena } from "../wasm/core.ts";
 import { ClientDoor } from "./client_door.ts";
 import { ClientLane } from "./client_lane.ts";
-import { Arena, Feed, Random } from "./client_support_test.ts";
+import { Arena, Feed, Random, Room, XXH64 } from "./client_support_test.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec } from "./codec.ts";
 import { DOOR_SCRATCH_BYTES, ExporterDoor } from "./exporter_door.ts";
 import { ExporterLane, LANE_CONTROL_BYTES } from "./exporter_lane.ts";
@@ -19,12 +20,21 @@ import { coreCryptography } from "./guard_support_test.ts";
 import { encodeGrant, type Grant, type JoinRequest, type OpenRequest } from "./grant.ts";
 import { Operation, PENDING } from "./request.ts";
 import { Errno, Status } from "./status.ts";
-import { Digest, FrameType, writeUint64 } from "./wire.ts";
+import { Cipher, Digest, FrameType, writeUint64 } from "./wire.ts";
 
 const BLOCK = 512;
-const DISK_BYTES = 128 * 1024;
+const DISK_BYTES = 1024 * 1024;
 const DEPTH = 8;
-const PAYLOAD = 4096;
+/** More than two pieces of a cipher. */
+const PAYLOAD = 160 * 1024;
+/** Of most requests. */
+const SMALL_PAYLOAD = 4096;
+const KEY = { id: pattern(16, 4), secret: pattern(32, 5) };
+/** Payloads that the client has room to encrypt: so few that it has to wait. */
+const ROOM = 1;
+/** How many frames a key serves here: so few that connections use several, more than a door sends. */
+const REKEY_FRAMES = 24;
+const FENCINGS_MAX = 8;
 const SESSION = pattern(16, 9);
 const SHAPE = { size: DISK_BYTES, logicalBlock: BLOCK, physicalBlock: 4096, optimalIo: 4096, discardGranularity: 512 };
 const IDENTITIES = {
@@ -47,11 +57,13 @@ const GRANT: Grant = {
 
 /** Bytes queued on one side and not yet taken by the other: read from their place only when they are sent. */
 class Pipe {
-  #queue: { at: number; bytes: number }[] = [];
-  constructor(readonly memory: Uint8Array) {}
+  #queue: { at: number; bytes: number; takesRoom: boolean }[] = [];
 
-  transmit = (at: number, bytes: number): void => {
-    this.#queue.push({ at, bytes });
+  /** @param sent is told of each message that took room, when it is taken */
+  constructor(readonly memory: Uint8Array, readonly sent: () => void = () => {}) {}
+
+  transmit = (at: number, bytes: number, takesRoom = false): void => {
+    this.#queue.push({ at, bytes, takesRoom });
   };
 
   /** Whether nothing is under way. */
@@ -69,7 +81,9 @@ class Pipe {
       first.at += bytes;
       first.bytes -= bytes;
       most -= bytes;
-      if (first.bytes === 0) this.#queue.shift();
+      if (first.bytes > 0) continue;
+      this.#queue.shift();
+      if (first.takesRoom) this.sent();
     }
     return concat(...parts);
   }
@@ -82,7 +96,7 @@ class Pipe {
 
 /** An exporter of one disk and one session, whose lane outlives its connections. */
 class Exporter {
-  readonly core = makeArena(2 ** 22);
+  readonly core = makeArena(2 ** 23);
   readonly cryptography = coreCryptography(this.core);
   readonly stagingAt = this.core.freeFrom;
   /** What the present connection has to send. */
@@ -96,6 +110,11 @@ class Exporter {
   feed!: Feed;
   door!: ExporterDoor;
   isCloseAsked = false;
+  /** The lane has more to do, in a turn to come. */
+  isAgainWanted = false;
+  turn = 0;
+  /** Turns in which a lane has gone on. */
+  waits = 0;
   readonly #codecAt = this.stagingAt + 1024;
   readonly #doorAt = this.#codecAt + CODEC_SCRATCH_BYTES;
   readonly #controlAt = this.#doorAt + DOOR_SCRATCH_BYTES;
@@ -103,12 +122,14 @@ class Exporter {
   /** Requests that execute, by slot. */
   readonly #executing = new Map<number, () => number>();
   #isPending = false;
+  #fencings = 0;
   #join: JoinRequest | null = null;
   #extentBytes = 0;
 
   constructor(readonly random: Random) {
+    const turn = () => this.turn;
     const slotsAt = Math.ceil((this.#controlAt + LANE_CONTROL_BYTES) / 4096) * 4096 + 4096;
-    this.#payloadAt = Array.from({ length: DEPTH }, (_, slot) => slotsAt + slot * 16384);
+    this.#payloadAt = Array.from({ length: DEPTH }, (_, slot) => slotsAt + slot * (PAYLOAD + 4096));
     this.lane = new ExporterLane(this.core, {
       lane: 0,
       depth: DEPTH,
@@ -123,22 +144,37 @@ class Exporter {
       extentBytes: () => this.#extentBytes,
       transmit: (at, bytes) => this.#lanePipe.transmit(at, bytes),
       closeSession: () => this.isCloseAsked = true,
+      again: () => this.isAgainWanted = true,
+      get turn() {
+        return turn();
+      },
     });
+  }
+
+  /** A turn begins. */
+  goOn(): void {
+    this.turn++;
+    if (!this.isAgainWanted) return;
+    this.isAgainWanted = false;
+    this.waits++;
+    this.lane.run();
+    if (this.feed.isWaiting && this.feed.consumer === this.lane) this.feed.resume();
   }
 
   /** A connection has come in. */
   accept(): void {
     this.pipe = new Pipe(this.core.bytes);
+    this.#fencings = 0;
     this.#isPending = false;
     this.#join = null;
     this.door = new ExporterDoor(this.core, this.cryptography, this.#doorAt, {
-      ciphers: [0],
-      digests: [Digest.CRC32C, Digest.XXH64, Digest.NONE],
+      ciphers: [Cipher.NONE, Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM],
+      digests: [Digest.CRC32C, Digest.XXH64, Digest.NONE, Digest.BLAKE2B_256, Digest.HMAC_SHA_256],
       keyRequired: false,
     }, {
       transmit: this.pipe.transmit,
-      keyOf: () => null,
-      randomBytes: (count) => new Uint8Array(count),
+      keyOf: (id) => id.every((byte, i) => byte === KEY.id[i]) ? KEY.secret : null,
+      randomBytes: (count) => this.random.bytes(count),
       list: (after) => ({
         entries: ["a", "b", "disk"].filter((name) => name > after)
           .map((name) => ({ name, size: DISK_BYTES, access: 1, features: 63 })),
@@ -172,7 +208,7 @@ class Exporter {
         this.door.refuse(Status.OLD_GENERATION, "an old generation");
         this.feed.resume();
       } else if (this.lane.executing > 0) {
-        if (this.pipe.isEmpty) this.door.fencing(this.lane.executing);
+        if (this.pipe.isEmpty && this.#fencings++ < FENCINGS_MAX) this.door.fencing(this.lane.executing);
       } else if (this.pipe.isEmpty) {
         const { generation } = this.#join;
         this.#join = null;
@@ -182,7 +218,8 @@ class Exporter {
   }
 
   #connect(type: number, generation: number): void {
-    const codec = new FrameCodec(this.core, this.cryptography, this.#codecAt, this.door.handoff());
+    const codec = new FrameCodec(this.core, this.cryptography, this.#codecAt, this.door.handoff(), REKEY_FRAMES);
+    this.door.close();
     this.#lanePipe = this.pipe;
     this.lane.connect(codec, type, generation, encodeGrant(GRANT), 0);
     this.feed.takeOver(this.lane);
@@ -223,8 +260,9 @@ class Exporter {
 
 /** A client that keeps a mirror of what it wrote, and reconnects. */
 class Client {
-  readonly arena = new Arena(DEPTH);
-  readonly pipe = new Pipe(this.arena.core.bytes);
+  readonly arena = new Arena(DEPTH, ROOM);
+  readonly room = new Room(this.arena, ROOM);
+  readonly pipe = new Pipe(this.arena.core.bytes, () => this.lane.sent());
   readonly mirror = new Uint8Array(DISK_BYTES);
   readonly lane: ClientLane;
   readonly log: string[] = [];
@@ -232,13 +270,19 @@ class Client {
   door!: ClientDoor;
   generation = 0;
   completed = 0;
+  /** The lane has more to do, in a turn to come. */
+  isAgainWanted = false;
+  turn = 0;
+  /** Turns in which a lane has gone on. */
+  waits = 0;
   isClosed = false;
   #written = 0;
   readonly #operation = new Array<number>(DEPTH).fill(0);
   readonly #offset = new Array<number>(DEPTH).fill(0);
   readonly #length = new Array<number>(DEPTH).fill(0);
 
-  constructor(readonly random: Random, readonly digest: number) {
+  constructor(readonly random: Random, readonly suite: Suite) {
+    const turn = () => this.turn;
     this.lane = new ClientLane(this.arena.core, {
       lane: 0,
       depth: DEPTH,
@@ -252,16 +296,30 @@ class Client {
       shuttingDown: () => this.log.push("shutting down"),
       fenced: () => this.log.push("fenced"),
       closed: () => this.isClosed = true,
+      again: () => this.isAgainWanted = true,
+      get turn() {
+        return turn();
+      },
     });
+  }
+
+  /** A turn begins. */
+  goOn(): void {
+    this.turn++;
+    if (!this.isAgainWanted) return;
+    this.isAgainWanted = false;
+    this.waits++;
+    this.lane.run();
+    if (this.feed.isWaiting) this.feed.resume();
   }
 
   connect(): void {
     this.pipe.clear();
     this.door = new ClientDoor(this.arena.core, this.arena.cryptography, this.arena.scratchAt, {
-      ciphers: [0],
-      digests: [this.digest],
-      key: null,
-      ephemeral: new Uint8Array(0),
+      ciphers: [this.suite.cipher],
+      digests: [this.suite.digest],
+      key: this.suite.keyed ? KEY : null,
+      ephemeral: this.random.bytes(32),
     }, {
       transmit: this.pipe.transmit,
       ready: () => this.door.list("a"),
@@ -288,7 +346,9 @@ class Client {
       granted: (grant) => {
         assert.deepEqual(grant, GRANT);
         const { core, cryptography, codecAt } = this.arena;
-        this.lane.connect(new FrameCodec(core, cryptography, codecAt, this.door.handoff()), 0);
+        const codec = new FrameCodec(core, cryptography, codecAt, this.door.handoff(), REKEY_FRAMES);
+        this.door.close();
+        this.lane.connect(codec, 0, this.room);
         this.feed.consumer = this.lane;
         for (let slot = 0; slot < DEPTH; slot++) if (this.lane.isUnsent(slot)) this.lane.resend(slot);
       },
@@ -303,7 +363,8 @@ class Client {
     const slot = this.random.below(DEPTH);
     if (this.lane.isBusy(slot)) return;
     const operation = 1 + this.random.below(7);
-    let length = BLOCK * (1 + this.random.below(PAYLOAD / BLOCK));
+    const most = this.random.below(10) === 0 ? PAYLOAD : SMALL_PAYLOAD;
+    let length = BLOCK * (1 + this.random.below(most / BLOCK));
     let offset = BLOCK * this.random.below((DISK_BYTES - length) / BLOCK + 1);
     if (operation === Operation.FLUSH) length = offset = 0;
     for (let other = 0; other < DEPTH; other++) {
@@ -319,7 +380,7 @@ class Client {
     this.#operation[slot] = operation;
     this.#offset[slot] = offset;
     this.#length[slot] = length;
-    this.lane.request(slot, at, operation, offset, length, 0);
+    this.lane.request(slot, at, operation, Float64Array.of(offset, length), 0);
   }
 
   #onCompleted(slot: number, status: number, payloadBytes: number): void {
@@ -335,6 +396,9 @@ class Client {
   }
 }
 
+/** So many bytes go over at once, at most. */
+const MOVES = [40, 4000, 4000, 4000, PAYLOAD];
+
 /** Everything between two ends, driven by one random generator. */
 class World {
   readonly random: Random;
@@ -342,10 +406,10 @@ class World {
   readonly client: Client;
   cuts = 0;
 
-  constructor(readonly seed: number, digest: number) {
+  constructor(readonly seed: number, suite: Suite) {
     this.random = new Random(seed);
     this.exporter = new Exporter(this.random);
-    this.client = new Client(this.random, digest);
+    this.client = new Client(this.random, suite);
     this.connect();
   }
 
@@ -359,6 +423,9 @@ class World {
     const { client, exporter } = this;
     if (this.random.below(2) === 0) exporter.feed.push(client.pipe.take(1 + this.random.below(most)));
     else client.feed.push(exporter.pipe.take(1 + this.random.below(most)));
+    // Turns are scarce, so that lanes have to wait for them.
+    if (this.random.below(8) === 0) client.goOn();
+    if (this.random.below(8) === 0) exporter.goOn();
     exporter.settle();
     assert.equal(client.lane.error, 0, `seed ${this.seed}`);
     assert.equal(exporter.lane.error, 0, `seed ${this.seed}`);
@@ -378,34 +445,38 @@ class World {
   drain(): void {
     for (let turn = 0; !this.client.lane.isConnected || this.client.lane.busy > 0; turn++) {
       assert.ok(turn < 200_000, `seed ${this.seed}: nothing moves any more`);
-      this.move(4096);
+      this.move(PAYLOAD);
       if (turn % 4 === 0) this.exporter.completeOne();
     }
   }
 }
 
-for (const digest of [Digest.NONE, Digest.CRC32C, Digest.XXH64]) {
-  Deno.test(`both ends agree about everything through lost connections, with digest ${digest}`, () => {
-    const seed = 4711 + digest;
-    const world = new World(seed, digest);
+for (const [index, suite] of SUITES.entries()) {
+  Deno.test(`both ends agree about everything through lost connections, with ${suite.name}`, () => {
+    const seed = 4711 + index;
+    const world = new World(seed, suite);
     const { client, exporter, random } = world;
     for (let step = 0; step < 12_000; step++) {
       const choice = random.below(100);
       if (choice < 15) client.issue();
       else if (choice < 20) exporter.completeOne();
-      else world.move(random.below(4) === 0 ? 40 : 4000);
+      else world.move(MOVES[random.below(MOVES.length)]);
       if (random.below(300) === 0) world.cut();
     }
     world.drain();
     assert.ok(world.cuts > 10 && client.completed > 500, `seed ${seed}: ${world.cuts} cuts, ${client.completed} done`);
     assert.ok(client.log.some((line) => line.startsWith("fencing")), `seed ${seed}`);
     assert.deepEqual(exporter.disk, client.mirror, `seed ${seed}`);
+    if (suite.tagBytes >= 16) {
+      assert.ok(client.waits > 0 && exporter.waits > 0, `seed ${seed}: nobody had to wait for turns`);
+    }
+    if (suite.cipher > 0) assert.ok(client.room.refused > 0, `seed ${seed}: nobody had to wait for room`);
     for (const [key, count] of exporter.executions) assert.equal(count, 1, `seed ${seed}: WRITE ${key}`);
   });
 }
 
 Deno.test("both ends ping, resize, shut down and close with each other", () => {
-  const world = new World(1, Digest.XXH64);
+  const world = new World(1, XXH64);
   const { client, exporter } = world;
   world.drain();
   const settle = () => {
@@ -433,7 +504,7 @@ Deno.test("both ends ping, resize, shut down and close with each other", () => {
 });
 
 Deno.test("a session that was taken over ends at the client", () => {
-  const world = new World(2, Digest.CRC32C);
+  const world = new World(2, SUITES[1]);
   world.drain();
   world.exporter.lane.fenced();
   for (let turn = 0; turn < 20; turn++) world.move(4096);

@@ -155,6 +155,31 @@ export function writeHeader(
   view.setUint32(at + HeaderAt.STATUS, status, true);
 }
 
+/**
+ * Writes a header's offset and length, which are taken from arrays for the reason given at {@link frameRange}.
+ *
+ * @param at arena offset of the header
+ * @param offsets bytes, safe integers
+ * @param lengths bytes, safe integers
+ * @param index which of them
+ */
+export function writeRange(
+  memory: Memory,
+  at: number,
+  offsets: Float64Array,
+  lengths: Float64Array,
+  index: number,
+): void {
+  const view = memory.view;
+  const offset = offsets[index];
+  const length = lengths[index];
+  assert(offset >= 0 && offset <= SIZE_MAX && length >= 0 && length <= SIZE_MAX, "a range has safe integers");
+  view.setUint32(at + HeaderAt.OFFSET, offset >>> 0, true);
+  view.setUint32(at + HeaderAt.OFFSET + 4, Math.floor(offset / 0x1_0000_0000), true);
+  view.setUint32(at + HeaderAt.LENGTH, length >>> 0, true);
+  view.setUint32(at + HeaderAt.LENGTH + 4, Math.floor(length / 0x1_0000_0000), true);
+}
+
 /** Whether a header's u64 at the arena offset is zero. */
 export function isZero64(view: DataView, at: number): boolean {
   return (view.getUint32(at, true) | view.getUint32(at + 4, true)) === 0;
