@@ -140,6 +140,23 @@ Deno.test("an unknown key and a wrong one get the same answer, none, after the s
   assert.deepEqual([work[0].counts.publicKey, work[0].counts.sharedSecret], [undefined, undefined]);
 });
 
+Deno.test("not even who foretells the key that stands in for an unknown one gets in", () => {
+  const random = pattern(64, 55);
+  const foretold = { id: pattern(16, 5), secret: random.slice(32) };
+  const loopback = new Loopback({ client: { key: foretold }, random: () => random.slice() }).start();
+  assert.equal(loopback.exporter.authentication, "unknown key");
+  assert.equal(loopback.sent.exporter.length, 1);
+  assertNothingDone(loopback, "a key that was foretold");
+});
+
+Deno.test("a client that does not wait for the answer to its hello cannot change what the exporter still has to send", () => {
+  const loopback = new Loopback().start();
+  assert.deepEqual(loopback.sent.exporter.map((message) => message.length), [64, 48]);
+  // Neither needs to have been sent yet.
+  for (const n of [0, 1]) assert.deepEqual(loopback.queued(n), loopback.sent.exporter[n]);
+  loopback.close();
+});
+
 Deno.test("a peer that has the key, and makes the shared secret known to everybody, is refused", () => {
   // Its public key is the neutral element, with which every secret is zero, and its tag fits that: only who has the
   // pre-shared key can do so.

@@ -110,6 +110,8 @@ export class Loopback {
   readonly calls: string[] = [];
   /** All messages as they were sent, before anybody changed them. */
   readonly sent: Record<From, Uint8Array[]> = { client: [], exporter: [] };
+  /** Where in its memory the exporter has queued them. */
+  readonly exporterPlaces: number[] = [];
   readonly client: ClientDoor;
   readonly exporter: ExporterDoor;
   readonly clientFeed: Feed;
@@ -224,6 +226,12 @@ export class Loopback {
     return { client, exporter, clientCodec, exporterCodec };
   }
 
+  /** What lies now where the exporter has queued its n-th message. */
+  queued(n: number): Uint8Array {
+    const at = this.exporterPlaces[n];
+    return exporterSide.core.bytes.slice(at, at + this.sent.exporter[n].length);
+  }
+
   /** Whether a frame of one side's lane codec opens at the other's. */
   static passes(from: FrameCodec, fromSide: From, to: FrameCodec, payload: Uint8Array): boolean {
     const [sender, receiver] = fromSide === "client" ? [clientSide, exporterSide] : [exporterSide, clientSide];
@@ -254,6 +262,7 @@ export class Loopback {
   #transmit(from: From, core: Core, at: number, count: number): void {
     const bytes = core.bytes.slice(at, at + count);
     const n = this.sent[from].push(bytes) - 1;
+    if (from === "exporter") this.exporterPlaces.push(at);
     this.#queue.push({ from, bytes: this.#options.tamper?.(from, n, bytes.slice()) ?? bytes });
   }
 }
