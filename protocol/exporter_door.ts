@@ -78,8 +78,6 @@ export interface ExporterDoorHost {
   join(request: JoinRequest): void;
 }
 
-export type { Handoff } from "./codec.ts";
-
 /** Why a peer was not authenticated. It never learns which. */
 export type AuthenticationFailure = "unknown key" | "wrong key";
 
