@@ -4,15 +4,18 @@
  * @module
  */
 import type { NbdAddress, RemoteAddress } from "../engine/control/address.ts";
-import { digestName } from "../engine/control/algorithms.ts";
+import { cipherName, digestName } from "../engine/control/algorithms.ts";
 import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";
 import { check } from "../ffi/errno.ts";
 import { close, duplicate } from "../ffi/libc.ts";
 import { UblkControl } from "../ffi/ublk_control.ts";
-import { LaneThreads, unlessInterrupted } from "./lane_threads.ts";
+import type { Provider } from "../engine/cryptography.ts";
+import { unlessInterrupted } from "./interrupt.ts";
+import { LaneThreads } from "./lane_threads.ts";
 import { nameOfRemote, resolveTarget } from "./open.ts";
+import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 import { sleep, UblkDevice, ublkParameters, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
 
@@ -22,18 +25,7 @@ const log = logger("client");
 const LEAVING_CLIENTS_MS = 1000;
 const LEAVING_CLIENTS_POLL_MS = 50;
 
-/** How a client reaches an exporter; the same for every command. */
-export interface SessionOptions {
-  /** The requests that may be in flight at once on each lane, 1 to 1024. */
-  readonly depth: number;
-  readonly loop: "auto" | "uring" | "poll";
-  /** Names of the digests that are acceptable, the best first. */
-  readonly digests: readonly string[];
-  /** Who the client is, for people. */
-  readonly holder: string;
-}
-
-/** What {@link attach} needs to know. */
+/** What {@link attach} needs to know. It wipes the key, which is not needed once the lanes are connected. */
 export interface AttachOptions extends RemoteAddress, SessionOptions {
   /** Where to serve the disk by NBD; null: as a block device by ublk. */
   readonly nbd: NbdAddress | null;
@@ -47,8 +39,13 @@ export interface AttachOptions extends RemoteAddress, SessionOptions {
 /** What an attachment says about itself. It is sent as JSON. */
 export interface AttachmentStatus {
   readonly connected: boolean;
-  /** Name of the digest that was agreed on. */
+  /** Names of the cipher and the digest that were agreed on; the digest is `none` with a cipher. */
+  readonly cipher: string;
   readonly digest: string;
+  /** Who does that. */
+  readonly crypto: Provider;
+  /** Name of the key, or null without one. */
+  readonly key: string | null;
   readonly loop: "uring" | "poll";
   /** How many lanes the exporter has granted. */
   readonly lanes: number;
@@ -116,7 +113,7 @@ export async function attach(options: AttachOptions, interrupted: AbortSignal): 
     const frontend = control !== null
       ? await because(what, serveUblk(control, threads))
       : await serveNbd(listening!, threads, options.name);
-    return running(threads, frontend);
+    return running(threads, frontend, options.key?.name ?? null);
   } catch (error) {
     await threads?.leave();
     control?.close();
@@ -125,15 +122,18 @@ export async function attach(options: AttachOptions, interrupted: AbortSignal): 
       if (listening.path !== null) removeSocketFile(listening.path);
     }
     throw error;
+  } finally {
+    forgetKey(options);
   }
 }
 
 async function connect(options: AttachOptions, interrupted: AbortSignal): Promise<LaneThreads> {
   const { name, readOnly, steal, depth, holder, loop } = options;
-  const target = await unlessInterrupted(resolveTarget(options, options.digests), interrupted);
+  const target = await unlessInterrupted(resolveTarget(options, options), interrupted);
   const open = { target, name, readOnly, steal, depth, holder };
   const frontend = options.nbd === null ? "ublk" : "nbd";
-  return await LaneThreads.open({ open, lanes: lanesOf(options), frontend, loop }, interrupted);
+  const crypto = cryptoFor(options);
+  return await LaneThreads.open({ open, lanes: lanesOf(options), frontend, loop, crypto }, interrupted);
 }
 
 /** How many lanes are of use. */
@@ -245,7 +245,7 @@ async function serveUblk(control: UblkControl, threads: LaneThreads): Promise<Fr
   };
 }
 
-function running(threads: LaneThreads, frontend: Frontend): RunningAttachment {
+function running(threads: LaneThreads, frontend: Frontend, key: string | null): RunningAttachment {
   const { promise: ended, resolve } = Promise.withResolvers<Error | null>();
   const { shape } = threads;
   const place = frontend.device ?? frontend.nbd;
@@ -267,7 +267,9 @@ function running(threads: LaneThreads, frontend: Frontend): RunningAttachment {
     status: async () => {
       const { connected, inFlight } = await threads.status();
       const { count: lanes, loop, failure } = threads;
-      return { connected, digest: digestName(shape.digest), loop, lanes, inFlight, failure };
+      const cipher = cipherName(shape.cipher);
+      const digest = digestName(shape.digest);
+      return { connected, cipher, digest, crypto: shape.provider, key, loop, lanes, inFlight, failure };
     },
     detach: async (force) => {
       if (isLeaving) throw new Error(`${place} is being detached already`);

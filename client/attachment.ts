@@ -6,6 +6,7 @@
 import { type BlockClient, Operation, PENDING } from "../engine/block.ts";
 import { NBD_SLOTS, type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
 import type { Reply, ThreadContext } from "../engine/thread.ts";
+import { transmitSlots } from "../engine/transmit_area.ts";
 import { ProcessControl } from "../ffi/constants.ts";
 import { errnoMessage } from "../ffi/errno.ts";
 import { prctl } from "../ffi/libc.ts";
@@ -23,7 +24,8 @@ const NBD_CLIENTS_MAX = 32;
 
 /** How many slots the thread needs. */
 export function attachmentSlots(frontend: "nbd" | "ublk", depth: number): number {
-  return SLOTS_OF_SESSION + (frontend === "ublk" ? depth : NBD_CLIENTS_MAX * (NBD_SLOTS + 1));
+  const ofFrontend = frontend === "ublk" ? depth : NBD_CLIENTS_MAX * (NBD_SLOTS + 1);
+  return SLOTS_OF_SESSION + transmitSlots(depth) + ofFrontend;
 }
 
 /** All that the thread does. */
@@ -132,8 +134,9 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   #open(reply: Reply): void {
     const { open, lane } = this.#context.init;
-    const opened = ({ session, digest }: OpenedSession) => {
-      this.#opening = null;
+    const { cryptography } = this.#context.engine;
+    const opened = ({ session, cipher, digest }: OpenedSession) => {
+      this.#endOpening();
       this.#session = session;
       const shape: OpenedShape = {
         geometry: session.geometry,
@@ -141,17 +144,25 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         depth: session.grant.slots,
         lanes: session.grant.lanes,
         partBytes: session.partBytes,
+        cipher,
         digest,
+        provider: cryptography.providerOf(cipher, digest),
       };
       reply.answer(shape);
     };
     const failed = (reason: string) => {
-      this.#opening = null;
+      this.#endOpening();
       reply.refuse(reason);
     };
     this.#opening = lane === 0
       ? openSession(this.#connector, open, this, opened, failed)
       : joinLane(this.#connector, open, lane, this, opened, failed);
+  }
+
+  /** The lane's one connection is there, or cannot be had: the key is of no use any more. */
+  #endOpening(): void {
+    this.#opening = null;
+    this.#context.init.open.target.key?.secret.fill(0);
   }
 
   #opened(): ClientSession {

@@ -6,14 +6,16 @@
 import process from "node:process";
 import { type BlockClient, type BlockDevice, Operation, PENDING } from "../engine/block.ts";
 import type { RemoteAddress } from "../engine/control/address.ts";
+import type { Provider } from "../engine/cryptography.ts";
 import type { Engine } from "../engine/engine.ts";
 import { Random } from "../engine/random.ts";
+import { transmitSlots } from "../engine/transmit_area.ts";
 import { errnoMessage } from "../ffi/errno.ts";
-import type { SessionOptions } from "./attach.ts";
 import { Connector } from "./connector.ts";
 import { openRemoteSide, type Side } from "./copy_side.ts";
 import { Latencies } from "./latencies.ts";
 import { makeLocalEngine, turnUntil } from "./local_engine.ts";
+import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 
 const SMALL_BYTES = 4096;
 const LARGE_BYTES = 256 * 1024;
@@ -45,7 +47,7 @@ const MIXES: readonly Mix[] = [
   { name: "256k sequential write", operation: WRITE, bytes: LARGE_BYTES, isRandom: false, depth: DEEP },
 ];
 
-/** What to measure. */
+/** What to measure. The key is wiped at the end. */
 export interface BenchOptions extends RemoteAddress, SessionOptions {
   /** For each mix. */
   readonly seconds: number;
@@ -58,6 +60,10 @@ export interface BenchRow {
   /** For example `4k random read`. */
   readonly mix: string;
   readonly depth: number;
+  /** How the data was protected, and by whom: as `dst status` shows it. */
+  readonly cipher: string;
+  readonly digest: string;
+  readonly crypto: Provider;
   readonly operations: number;
   readonly bytes: number;
   readonly elapsedMs: number;
@@ -75,7 +81,8 @@ export interface BenchRow {
  */
 export async function bench(options: BenchOptions, report: (row: BenchRow) => void): Promise<void> {
   const depth = Math.min(DEEP, options.depth);
-  const engine = makeLocalEngine(options.loop, depth + OTHER_SLOTS);
+  const slots = depth + transmitSlots(options.depth) + OTHER_SLOTS;
+  const engine = makeLocalEngine(options.loop, slots, cryptoFor(options));
   const never = new AbortController().signal;
   let side: Side | null = null;
   try {
@@ -89,6 +96,7 @@ export async function bench(options: BenchOptions, report: (row: BenchRow) => vo
   } finally {
     await side?.close();
     engine.close();
+    forgetKey(options);
   }
 }
 
@@ -116,6 +124,7 @@ async function measure(engine: Engine, side: Side, mix: Mix, measureMs: number):
   return {
     mix: mix.name,
     depth: mix.depth,
+    ...side.protection!,
     operations,
     bytes: operations * mix.bytes,
     elapsedMs: Math.round(elapsedMs),

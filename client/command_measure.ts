@@ -42,19 +42,21 @@ export const command: Command = {
     const remote = asUsage(() => parseRemote(args.positionals[0]));
     const json = args.has("--json");
     const seconds = args.integer("--seconds", 1, SECONDS_MAX) ?? SECONDS_DEFAULT;
-    let heading = headingLine();
+    let isFirst = true;
     await bench({ ...remote, ...sessionOptions(args), seconds, write: args.has("--write") }, (row) => {
       if (json) return writeOutput(JSON.stringify({ event: "measured", ...row }) + "\n");
-      writeOutput(heading + lineOf(row));
-      heading = "";
+      if (isFirst) writeOutput(headingOf(row));
+      isFirst = false;
+      writeOutput(lineOf(row));
     });
     return 0;
   },
 };
 
-function headingLine(): string {
+function headingOf({ cipher, digest, crypto }: BenchRow): string {
   const columns = ["IOPS", "MB/s", "P50 us", "P99 us", "CPU us/op"].map((title) => title.padStart(10)).join("");
-  return `${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${columns}\n`;
+  const protection = `cipher ${cipher}, digest ${digest}, by ${crypto}`;
+  return `${protection}\n${"MIX".padEnd(MIX_COLUMNS)}${"DEPTH".padStart(6)}${columns}\n`;
 }
 
 function lineOf({ mix, depth, operations, bytes, elapsedMs, p50Us, p99Us, cpuUs }: BenchRow): string {

@@ -4,17 +4,16 @@
  * @module
  */
 import { parseHostPort, parseRemote } from "../engine/control/address.ts";
-import { asUsage, type Command, type OptionSpec, type ParsedArguments } from "../engine/control/arguments.ts";
-import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
+import { asUsage, type Command, type OptionSpec } from "../engine/control/arguments.ts";
 import { writeOutput } from "../engine/control/log.ts";
 import { table } from "../engine/control/output.ts";
 import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
-import { SESSION_OPTIONS } from "./options.ts";
-import { describeExport, type Description, listExports, type QueryOptions } from "./query.ts";
+import { CHANNEL_OPTIONS, channelOptions, forgetKey } from "./options.ts";
+import { describeExport, type Description, listExports } from "./query.ts";
 
 const QUERY_OPTIONS: readonly OptionSpec[] = [
-  ...SESSION_OPTIONS.filter(({ name }) => name !== "--depth"),
+  ...CHANNEL_OPTIONS,
   { name: "--json", help: "print one JSON object a line" },
 ];
 
@@ -34,7 +33,8 @@ export const listCommand: Command = {
   },
   async run(args) {
     const { host, port } = asUsage(() => parseHostPort(args.positionals[0]));
-    const exports = await listExports(host, port, queryOptions(args));
+    const options = channelOptions(args);
+    const exports = await listExports(host, port, options).finally(() => forgetKey(options));
     if (args.has("--json")) {
       for (const entry of exports) writeOutput(JSON.stringify(entry) + "\n");
     } else if (exports.length === 0) {
@@ -68,18 +68,12 @@ export const infoCommand: Command = {
   },
   async run(args) {
     const { host, port, name } = asUsage(() => parseRemote(args.positionals[0]));
-    const description = await describeExport(host, port, name, queryOptions(args));
+    const options = channelOptions(args);
+    const description = await describeExport(host, port, name, options).finally(() => forgetKey(options));
     writeOutput(args.has("--json") ? JSON.stringify(description) + "\n" : textOf(description));
     return 0;
   },
 };
-
-function queryOptions(args: ParsedArguments): QueryOptions {
-  return {
-    digests: args.read("--digest", parseDigests) ?? suiteDefaults(false).digests,
-    loop: args.value("--loop") as QueryOptions["loop"] | undefined ?? "auto",
-  };
-}
 
 function textOf(description: Description): string {
   const { identities } = description;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { digestName } from "../engine/control/algorithms.ts";
+import { cipherName, digestName } from "../engine/control/algorithms.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "../engine/stream.ts";
 import { SocketLevel, SocketOption } from "../ffi/constants.ts";
@@ -12,9 +12,16 @@ import { close } from "../ffi/libc.ts";
 import type { CompletionHandler } from "../ffi/loop.ts";
 import { encodeSockaddr, formatSocketAddress, type SocketAddress } from "../ffi/sockaddr.ts";
 import { setNoDelay, setOption, streamSocket } from "../ffi/socket.ts";
-import { CLIENT_DOOR_SCRATCH_BYTES, ClientDoor, type ClientDoorHost } from "../protocol/client_door.ts";
+import {
+  CLIENT_DOOR_SCRATCH_BYTES,
+  ClientDoor,
+  type ClientDoorConfig,
+  type ClientDoorHost,
+} from "../protocol/client_door.ts";
+import type { DoorKey } from "../protocol/client_hello.ts";
 import { ProtocolError, protocolErrorText } from "../protocol/error.ts";
 import type { Description, Grant, Holder, ListEntry } from "../protocol/grant.ts";
+import { KEY_BYTES } from "../protocol/guard.ts";
 import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import { Cipher } from "../protocol/wire.ts";
@@ -24,17 +31,28 @@ import type { ClientSession } from "./session.ts";
 export const CONNECT_MS = 5000;
 /** Connections that may be in the making at once. */
 const CONNECTING_MAX = 64;
+/** Digits of a key's id in messages. */
+const KEY_ID_DIGITS = 8;
 
 if (CLIENT_DOOR_SCRATCH_BYTES > STREAM_SCRATCH_BYTES) throw new Error("The door's scratch does not fit its stream's");
 
-/** Where an exporter is. */
+/** The key of a connection, with its name for messages. */
+export interface ChannelKey extends DoorKey {
+  readonly name: string;
+}
+
+/** Where an exporter is, and how it is spoken to. */
 export interface ConnectTarget {
   /** As people write it: `HOST:PORT`. */
   readonly where: string;
   /** What its name stands for, in the order in which to try them; at least one. */
   readonly addresses: readonly SocketAddress[];
+  /** The wire's numbers of the ciphers that are acceptable, the best first; none at all where it is left out. */
+  readonly ciphers?: readonly number[];
   /** The wire's numbers of the digests that are acceptable, the best first. */
   readonly digests: readonly number[];
+  /** The key that both sides have; without one nobody proves who they are. */
+  readonly key?: ChannelKey | null;
   /** How long to try each address, in milliseconds; {@link CONNECT_MS} where it is left out. */
   readonly connectMs?: number;
   /** How long each answer at the door may take, in milliseconds; `HANDSHAKE_TIME_MS` where it is left out. */
@@ -114,7 +132,12 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     connector.engine.timers.schedule({ expire: () => this.#tryNext() }, 0, connector.engine.now);
   }
 
-  /** The digest that was agreed on: the wire's number. After `granted`. */
+  /** The cipher that was agreed on: the wire's number. From `ready` on. */
+  get cipher(): number {
+    return this.#door!.cipher;
+  }
+
+  /** The digest that was agreed on: the wire's number. From `ready` on. */
   get digest(): number {
     return this.#door!.digest;
   }
@@ -150,13 +173,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       return;
     }
     this.#stream = stream;
-    const { digests } = this.#target;
-    this.#door = new ClientDoor(engine.arena, engine.cryptography, stream.scratchAt, {
-      ciphers: [Cipher.NONE],
-      digests,
-      key: null,
-      ephemeral: new Uint8Array(0),
-    }, this);
+    this.#door = new ClientDoor(engine.arena, engine.cryptography, stream.scratchAt, doorConfigOf(this.#target), this);
     stream.start(this.#door);
     this.#door.start();
     this.#awaitAnswer();
@@ -215,8 +232,8 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     this.#session?.onHeard();
   }
 
-  onSent(): void {
-    this.#session?.onSent();
+  onSent(stream: Stream, token: number): void {
+    this.#session?.onSent(stream, token);
   }
 
   onDrained(): void {}
@@ -227,10 +244,9 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       this.#session.onClosed(stream, errno);
       return;
     }
-    if (this.#ended) return;
-    const { where } = this.#target;
-    const why = errno === 0 ? "closed the connection" : `dropped the connection (${errnoMessage(errno)})`;
-    this.#visit.failed(this.#failure ?? `${where} ${why} before it had answered: is it a DST exporter?`);
+    const reason = this.#failure ?? this.#explainEnd(errno);
+    this.#door!.close();
+    if (!this.#ended) this.#visit.failed(reason);
   }
 
   #tryNext(): void {
@@ -264,22 +280,57 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     else this.#visit.failed([...new Set(this.#reasons)].join("; "));
   }
 
+  /** Why the exporter has ended the connection without a word, before there was a session. */
+  #explainEnd(errno: number): string {
+    const { where } = this.#target;
+    if (this.#door!.isAuthenticating) {
+      return `authentication failed: ${where} ended the connection during the handshake: the ${this.#keyName} is not ` +
+        "known there, or is not the same, or does not admit this address (see --key)";
+    }
+    const why = errno === 0 ? "closed the connection" : `dropped the connection (${errnoMessage(errno)})`;
+    return `${where} ${why} before it had answered: is it a DST exporter, and does it admit this address?`;
+  }
+
+  /** For messages: enough of the id to compare it with what the other side shows. */
+  get #keyName(): string {
+    const { name, id } = this.#target.key!;
+    return `key ${name} (id ${id.toHex().slice(0, KEY_ID_DIGITS)}...)`;
+  }
+
   #explain(text: string, status: number): string {
-    const { where, digests } = this.#target;
+    const { where } = this.#target;
+    const { error } = this.#door!;
     switch (status) {
       case Status.OK:
-        if (this.#door!.error === ProtocolError.MAGIC) return `what listens on ${where} is not a DST exporter`;
-        return `the answer of ${where} makes no sense: ${protocolErrorText(this.#door!.error)}`;
+        if (error === ProtocolError.MAGIC) return `what listens on ${where} is not a DST exporter`;
+        if (error === ProtocolError.AUTHENTICATION) {
+          return `authentication failed: what answers on ${where} does not have the ${this.#keyName}, or somebody on ` +
+            "the way changes what is said (see --key)";
+        }
+        return `the answer of ${where} makes no sense: ${protocolErrorText(error)}`;
       case Status.VERSION:
         return `${where} speaks another version of the protocol (${text}): update the older of the two`;
-      case Status.NO_COMMON_ALGORITHM: {
-        const names = (numbers: readonly number[]) => numbers.map(digestName).join(", ") || "none known here";
-        return `there is no checksum in common: ${where} accepts ${names(this.#door!.acceptedDigests)}, ` +
-          `this side ${names(digests)} (see --digest)`;
-      }
+      case Status.NO_COMMON_ALGORITHM:
+        return this.#explainAlgorithms();
+      case Status.KEY_REQUIRED:
+        return `${where} admits nobody without a key: give it with --key FILE (dst keygen makes one, for both sides)`;
+      case Status.TOO_MANY:
+        return `${where} has too many connections at the moment (${text}): try again later`;
       default:
         return `${where} refuses: ${text}`;
     }
+  }
+
+  /** What of the two lists does not go together. */
+  #explainAlgorithms(): string {
+    const { where, digests, ciphers = [Cipher.NONE] } = this.#target;
+    const { acceptedCiphers, acceptedDigests } = this.#door!;
+    if (!ciphers.some((cipher) => acceptedCiphers.includes(cipher))) {
+      return `there is no cipher in common: ${where} accepts ${listOf(acceptedCiphers, cipherName)}, this side ` +
+        `${listOf(ciphers, cipherName)} (see --cipher)`;
+    }
+    return `there is no digest in common: ${where} accepts ${listOf(acceptedDigests, digestName)}, this side ` +
+      `${listOf(digests, digestName)} (see --digest)`;
   }
 
   /** From now on the exporter has its time for the next answer, which single bytes do not prolong. */
@@ -303,6 +354,15 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     }
     engine.timers.schedule({ expire: () => this.#watch() }, 0, this.#dueAt);
   }
+}
+
+function doorConfigOf({ ciphers = [Cipher.NONE], digests, key = null }: ConnectTarget): ClientDoorConfig {
+  const ephemeral = new Uint8Array(KEY_BYTES);
+  return { ciphers, digests, key, ephemeral: key === null ? ephemeral : crypto.getRandomValues(ephemeral) };
+}
+
+function listOf(numbers: readonly number[], nameOf: (number: number) => string): string {
+  return numbers.map(nameOf).join(", ") || "none known here";
 }
 
 /** Why an address could not be reached. */

@@ -9,8 +9,8 @@ import { messageOf } from "../engine/control/failure.ts";
 import { Operation } from "../engine/block.ts";
 import type { Engine } from "../engine/engine.ts";
 import { formatSize } from "../engine/size.ts";
+import { transmitSlots } from "../engine/transmit_area.ts";
 import { errnoMessage } from "../ffi/errno.ts";
-import type { SessionOptions } from "./attach.ts";
 import { Connector } from "./connector.ts";
 import { copyFromInput } from "./copy_input.ts";
 import {
@@ -27,10 +27,13 @@ import { readInOrder, type Sink } from "./copy_stream.ts";
 import { readTail, submitOnce, writeTail } from "./copy_tail.ts";
 import { Transfer } from "./copy_transfer.ts";
 import { makeLocalEngine, turnUntil } from "./local_engine.ts";
+import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 export type { LocalDisk, OpenLocal } from "./copy_side.ts";
 
 /** Requests at a time, where the session is as deep: 4 MiB under way fill a path of 40 ms at 100 MB/s. */
 const DEPTH_MAX = 16;
+/** Both may be exports. */
+const SIDES = 2;
 /** Slots beside those: of two sessions, two maps, and single requests. */
 const OTHER_SLOTS = 16;
 
@@ -44,7 +47,7 @@ export interface CopyProgress {
   readonly moved: number;
 }
 
-/** How to copy. */
+/** How to copy. The key is wiped at the end. */
 export interface CopyOptions extends SessionOptions {
   /** Read the destination again and compare its digest with that of what was read from the source. */
   readonly verify: boolean;
@@ -85,13 +88,15 @@ export async function copy(
     throw new Error(`Cannot copy ${source.path} to ${destination.path}: they are the same file`);
   }
   const depth = Math.min(options.depth, DEPTH_MAX);
-  const engine = makeLocalEngine(options.loop, depth + OTHER_SLOTS);
+  const slots = depth + SIDES * transmitSlots(options.depth) + OTHER_SLOTS;
+  const engine = makeLocalEngine(options.loop, slots, cryptoFor(options));
   const job = new CopyJob(engine, options, depth, openLocal);
   try {
     return await job.run(source, destination);
   } finally {
     await job.close();
     engine.close();
+    forgetKey(options);
   }
 }
 

@@ -3,18 +3,20 @@
  *
  * @module
  */
-import type { RemoteAddress } from "../engine/control/address.ts";
 import type { BlockDevice } from "../engine/block.ts";
+import type { RemoteAddress } from "../engine/control/address.ts";
+import { cipherName, digestName } from "../engine/control/algorithms.ts";
+import type { Provider } from "../engine/cryptography.ts";
 import type { Engine } from "../engine/engine.ts";
 import { Lock, OpenFlag } from "../ffi/constants.ts";
 import { check, Errno, errnoMessage } from "../ffi/errno.ts";
 import { close, flock, ftruncate, open } from "../ffi/libc.ts";
 import { fstat } from "../ffi/stat.ts";
-import type { SessionOptions } from "./attach.ts";
 import type { Connector } from "./connector.ts";
+import { unlessInterrupted } from "./interrupt.ts";
 import { turnUntil } from "./local_engine.ts";
-import { nameOfRemote, openSession, resolveTarget } from "./open.ts";
-import type { ClientSession } from "./session.ts";
+import { nameOfRemote, type OpenedSession, openSession, resolveTarget } from "./open.ts";
+import type { SessionOptions } from "./options.ts";
 
 /** A file or block device of this machine as a block device of the engine. */
 export interface LocalDisk {
@@ -30,6 +32,14 @@ export interface LocalDisk {
  */
 export type OpenLocal = (path: string, write: boolean, engine: Engine) => LocalDisk;
 
+/** How what goes over the wire is protected, and who does that. */
+export interface Protection {
+  /** Names of the cipher and the digest that were agreed on; the digest is `none` with a cipher. */
+  readonly cipher: string;
+  readonly digest: string;
+  readonly crypto: Provider;
+}
+
 /** One side of a copy. */
 export interface Side {
   /** For messages. */
@@ -42,6 +52,8 @@ export interface Side {
   readonly path: string | null;
   /** Reads as zeroes wherever nothing was written by this copy. */
   readonly isFresh: boolean;
+  /** How an export is spoken to; null for what is on this machine. */
+  readonly protection: Protection | null;
   /** Why requests fail for good, or null. */
   failure(): string | null;
   /** Gives everything back. No request is under way. */
@@ -58,31 +70,37 @@ export async function openRemoteSide(
 ): Promise<Side> {
   const { engine } = connector;
   const name = nameOfRemote(remote);
-  let session: ClientSession | null = null;
+  let opened: OpenedSession | null = null;
   let reason: string | null = null;
   try {
-    const target = await resolveTarget(remote, options.digests);
+    const target = await unlessInterrupted(resolveTarget(remote, options), signal);
     const { depth, holder } = options;
     openSession(
       connector,
       { target, name: remote.name, readOnly: !write, steal: false, depth, holder },
       // What is under way fails then, and says so.
       { onLost: () => {}, onShuttingDown: () => {}, onResized: () => {} },
-      (opened) => session = opened.session,
+      (result) => opened = result,
       (text) => reason = text,
     );
   } catch (error) {
+    signal.throwIfAborted();
     reason = (error as Error).message;
   }
-  await turnUntil(engine, () => session !== null || reason !== null, signal);
+  await turnUntil(engine, () => opened !== null || reason !== null, signal);
   if (reason !== null) throw new Error(`Cannot open ${name}: ${reason}`);
-  const device = session! as ClientSession;
+  const { session: device, cipher, digest } = opened! as OpenedSession;
   return {
     name,
     size: device.geometry.size,
     device,
     path: null,
     isFresh: false,
+    protection: {
+      cipher: cipherName(cipher),
+      digest: digestName(digest),
+      crypto: engine.cryptography.providerOf(cipher, digest),
+    },
     failure: () => device.failure,
     close: async () => {
       let isLeft = false;
@@ -177,6 +195,7 @@ function localSide(
     device: disk?.device ?? null,
     path: isFile ? path : null,
     isFresh,
+    protection: null,
     failure: () => null,
     close: () => Promise.resolve(disk?.close()),
   };

@@ -5,9 +5,11 @@
  */
 import { messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
-import { makeWakeFd, Thread } from "../engine/thread.ts";
+import type { CryptoChoice } from "../engine/cryptography.ts";
+import { type LoopChoice, makeWakeFd, Thread } from "../engine/thread.ts";
 import { IDENTITY_BYTES } from "../protocol/grant.ts";
 import { attachmentSlots } from "./attachment.ts";
+import { unlessInterrupted } from "./interrupt.ts";
 import { LEDGER_BYTES, MutationLedger } from "./ledger.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
 import type { OpenOptions } from "./open.ts";
@@ -24,7 +26,8 @@ export interface LaneOptions {
   /** How many lanes are wished for. */
   readonly lanes: number;
   readonly frontend: "nbd" | "ublk";
-  readonly loop: "auto" | "uring" | "poll";
+  readonly loop: LoopChoice;
+  readonly crypto: CryptoChoice;
 }
 
 type LaneThread = Thread<AttachQuestion, AttachEvent>;
@@ -156,12 +159,13 @@ class Crew {
   }
 
   async start(lane: number, interrupted: AbortSignal): Promise<void> {
-    const { frontend, loop } = this.#options;
+    const { frontend, loop, crypto } = this.#options;
     this.threads[lane] = await Thread.start<AttachInit, AttachQuestion, AttachEvent>(
       new URL("./attach_worker.ts", import.meta.url),
       {
         loop: frontend === "ublk" ? "uring" : loop,
         slots: attachmentSlots(frontend, this.#open.depth),
+        crypto,
         wakeFd: makeWakeFd(),
         init: { open: this.#open, lane },
       },
@@ -235,18 +239,4 @@ class Crew {
     });
     this.abort(reason);
   }
-}
-
-/**
- * Waits for the work, unless it is interrupted: then it goes on alone.
- *
- * @throws the signal's reason, or what the work throws
- */
-export function unlessInterrupted<Result>(work: Promise<Result>, signal: AbortSignal): Promise<Result> {
-  const { promise, resolve, reject } = Promise.withResolvers<Result>();
-  const interrupt = () => reject(signal.reason);
-  if (signal.aborted) interrupt();
-  signal.addEventListener("abort", interrupt, { once: true });
-  work.then(resolve, reject).finally(() => signal.removeEventListener("abort", interrupt));
-  return promise;
 }

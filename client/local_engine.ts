@@ -5,6 +5,7 @@
  */
 import { arenaBytes, Engine } from "../engine/engine.ts";
 import type { LoopChoice } from "../engine/thread.ts";
+import { type CryptoChoice, makeCryptography } from "../engine/cryptography.ts";
 import { makeLoop } from "../ffi/mod.ts";
 import { makeArena } from "../wasm/core.ts";
 
@@ -15,12 +16,13 @@ const TURN_MS = 50;
  * Makes an engine.
  *
  * @param slots how many slots it has
- * @throws {Error} where the loop cannot be had
+ * @param crypto who does its cryptography
+ * @throws {Error} where the loop, or who is to do the cryptography, cannot be had
  */
-export function makeLocalEngine(loop: LoopChoice, slots: number): Engine {
+export function makeLocalEngine(loop: LoopChoice, slots: number, crypto: CryptoChoice = "wasm"): Engine {
   const core = makeArena(arenaBytes(slots));
   core.warmUp();
-  return new Engine(makeLoop(loop), core);
+  return new Engine(makeLoop(loop), core, makeCryptography(core, crypto));
 }
 
 /**

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Geometry } from "../engine/block.ts";
+import type { Provider } from "../engine/cryptography.ts";
 import type { OpenOptions } from "./open.ts";
 
 /** What a lane's thread starts with. */
@@ -25,8 +26,11 @@ export interface OpenedShape {
   readonly lanes: number;
   /** The longest READ or WRITE that is one request on the wire, in bytes. */
   readonly partBytes: number;
-  /** The wire's number of the digest that was agreed on. */
+  /** The wire's numbers of what was agreed on; the digest is NONE with a cipher. */
+  readonly cipher: number;
   readonly digest: number;
+  /** Who does that. */
+  readonly provider: Provider;
 }
 
 /** The answer to `status`. */

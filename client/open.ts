@@ -5,7 +5,7 @@
  */
 import { lookup } from "node:dns/promises";
 import { formatHostPort, formatRemote, type HostPort } from "../engine/control/address.ts";
-import { digestNumbers } from "../engine/control/algorithms.ts";
+import { cipherNumbers, digestNumbers } from "../engine/control/algorithms.ts";
 import { printable } from "../engine/control/printable.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
@@ -14,6 +14,7 @@ import { Status } from "../protocol/status.ts";
 import type { ClientDoor } from "../protocol/client_door.ts";
 import type { Connector, ConnectTarget } from "./connector.ts";
 import { MutationLedger } from "./ledger.ts";
+import type { ChannelOptions } from "./options.ts";
 import { ClientSession, type SessionOwner } from "./session.ts";
 
 /** What is to be opened, and how. It can be sent to another thread. */
@@ -39,6 +40,8 @@ export interface OpenOptions {
 /** A session that was granted. */
 export interface OpenedSession {
   readonly session: ClientSession;
+  /** The wire's number of the cipher that was agreed on. */
+  readonly cipher: number;
   /** The wire's number of the digest that was agreed on. */
   readonly digest: number;
 }
@@ -46,11 +49,15 @@ export interface OpenedSession {
 /**
  * Looks up an exporter's addresses.
  *
- * @param digests names, the best first
+ * @param channel how it is to be spoken to; the target has the very key, not a copy
  * @throws {Error} when the name stands for none; the message does not say what for
  */
-export async function resolveTarget({ host, port }: HostPort, digests: readonly string[]): Promise<ConnectTarget> {
-  const target = { where: formatHostPort(host, port), digests: digestNumbers(digests) };
+export async function resolveTarget(
+  { host, port }: HostPort,
+  { ciphers, digests, key }: Pick<ChannelOptions, "ciphers" | "digests" | "key">,
+): Promise<ConnectTarget> {
+  const where = formatHostPort(host, port);
+  const target = { where, ciphers: cipherNumbers(ciphers), digests: digestNumbers(digests), key };
   const numeric = ipAddress(host, port);
   if (numeric !== null) return { ...target, addresses: [numeric] };
   const found = await lookup(host, { all: true }).catch(() => []);
@@ -138,7 +145,8 @@ function enter(
       const granted = new ClientSession(engine, controlSlots, grant, owner, { lane, ledger });
       session = granted;
       // Once the session has its stream, and the lane's first frames are taken.
-      const tell = () => session !== null && opened({ session: granted, digest: connection.digest });
+      const { cipher, digest } = connection;
+      const tell = () => session !== null && opened({ session: granted, cipher, digest });
       engine.timers.schedule({ expire: tell }, 0, engine.now);
       return granted;
     },

@@ -3,9 +3,12 @@
  *
  * @module
  */
-import type { OptionSpec, ParsedArguments } from "../engine/control/arguments.ts";
-import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
-import type { SessionOptions } from "./attach.ts";
+import { parseCiphers, parseDigests, suitesOf } from "../engine/control/algorithms.ts";
+import { asUsage, type OptionSpec, type ParsedArguments } from "../engine/control/arguments.ts";
+import { usageFailure } from "../engine/control/failure.ts";
+import { type Key, readKeyFile } from "../engine/control/key_file.ts";
+import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
+import type { LoopChoice } from "../engine/thread.ts";
 
 /** As `DEPTH_MAX` of the protocol's specification. */
 const DEPTH_MAX = 1024;
@@ -14,17 +17,47 @@ const DEPTH_DEFAULT = 128;
 /** As `NAME_BYTES_MAX` of the protocol's specification. */
 const HOLDER_BYTES_MAX = 255;
 
-/** How a session is made. */
-export const SESSION_OPTIONS: readonly OptionSpec[] = [
+/** How a client speaks to an exporter. */
+export interface ChannelOptions {
+  /** The key that both sides have, or null. {@link forgetKey} is to be called when it is no longer needed. */
+  readonly key: Key | null;
+  /** Names of the ciphers that are acceptable, the best first; such as need a key only where there is one. */
+  readonly ciphers: readonly string[];
+  /** Names of the digests that are acceptable, the best first. */
+  readonly digests: readonly string[];
+  /** Who does the cryptography. */
+  readonly crypto: CryptoChoice;
+  readonly loop: LoopChoice;
+}
+
+/** How a session is made; the same for every command. */
+export interface SessionOptions extends ChannelOptions {
+  /** The requests that may be in flight at once on each lane, 1 to 1024. */
+  readonly depth: number;
+  /** Who the client is, for people. */
+  readonly holder: string;
+}
+
+/** The options of every command that connects. */
+export const CHANNEL_OPTIONS: readonly OptionSpec[] = [
+  { name: "--key", value: "FILE", help: "the key that the exporter has too (see dst keygen)" },
   {
-    name: "--depth",
-    value: "N",
-    help: `how many requests may be in flight at once on each connection (default: ${DEPTH_DEFAULT})`,
+    name: "--cipher",
+    value: "LIST",
+    help: "ciphers to accept, the best first, of chacha20-poly1305, aes-256-gcm, none (default: with a key the first " +
+      "two, else none)",
   },
   {
     name: "--digest",
     value: "LIST",
-    help: "checksums to accept, the best first, of xxh64, crc32c, none (default: all)",
+    help: "checksums to accept where nothing is encrypted, the best first: with a key blake2b-256, hmac-sha256; else " +
+      "xxh64, crc32c, blake2b-256, none",
+  },
+  {
+    name: "--crypto",
+    value: "WHO",
+    choices: CRYPTO_CHOICES,
+    help: "who encrypts: openssl is the system's libcrypto (default: auto, which takes the faster)",
   },
   {
     name: "--loop",
@@ -34,14 +67,51 @@ export const SESSION_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
-/** Reads {@link SESSION_OPTIONS}. */
+/** The options of every command that opens a session. */
+export const SESSION_OPTIONS: readonly OptionSpec[] = [
+  {
+    name: "--depth",
+    value: "N",
+    help: `how many requests may be in flight at once on each connection (default: ${DEPTH_DEFAULT})`,
+  },
+  ...CHANNEL_OPTIONS,
+];
+
+/**
+ * Reads {@link CHANNEL_OPTIONS}.
+ *
+ * @throws {Failure} where they do not go together, or the key file is of no use
+ */
+export function channelOptions(args: ParsedArguments): ChannelOptions {
+  const loop = args.value("--loop") as LoopChoice | undefined ?? "auto";
+  const crypto = args.value("--crypto") as CryptoChoice | undefined ?? "auto";
+  const ciphers = args.read("--cipher", parseCiphers);
+  const digests = args.read("--digest", parseDigests);
+  const path = args.value("--key");
+  const locked = ciphers?.find((name) => name !== "none");
+  if (locked !== undefined && path === undefined) {
+    throw usageFailure(
+      `--cipher ${locked} needs a key, which both sides have: give its file with --key (dst keygen makes one)`,
+    );
+  }
+  const suites = asUsage(() => suitesOf(ciphers, digests, path !== undefined, availableCiphers(crypto)));
+  return { key: path === undefined ? null : readKeyFile(path), ...suites, crypto, loop };
+}
+
+/** Reads {@link SESSION_OPTIONS}, as {@link channelOptions} does. */
 export function sessionOptions(args: ParsedArguments): SessionOptions {
-  return {
-    depth: args.integer("--depth", 1, DEPTH_MAX) ?? DEPTH_DEFAULT,
-    digests: args.read("--digest", parseDigests) ?? suiteDefaults(false).digests,
-    loop: args.value("--loop") as SessionOptions["loop"] | undefined ?? "auto",
-    holder: holderOf(Deno.hostname(), Deno.pid),
-  };
+  const depth = args.integer("--depth", 1, DEPTH_MAX) ?? DEPTH_DEFAULT;
+  return { depth, holder: holderOf(Deno.hostname(), Deno.pid), ...channelOptions(args) };
+}
+
+/** Who is to do the cryptography: choosing takes time, and without a key there is nothing to choose. */
+export function cryptoFor({ key, crypto }: Pick<ChannelOptions, "key" | "crypto">): CryptoChoice {
+  return key === null ? "wasm" : crypto;
+}
+
+/** Wipes the key: no connection is made with it any more. */
+export function forgetKey({ key }: Pick<ChannelOptions, "key">): void {
+  key?.secret.fill(0);
 }
 
 /** What the exporter shows to others as the holder of an export. */

@@ -7,16 +7,13 @@ import { formatHostPort } from "../engine/control/address.ts";
 import { messageOf } from "../engine/control/failure.ts";
 import { Access, type Description as WireDescription, Feature, type ListEntry } from "../protocol/grant.ts";
 import type { ClientDoor } from "../protocol/client_door.ts";
-import type { SessionOptions } from "./attach.ts";
 import { Connector, type ConnectTarget, type DoorVisit } from "./connector.ts";
 import { makeLocalEngine, turnUntil } from "./local_engine.ts";
 import { nameOfRemote, refusalText, resolveTarget } from "./open.ts";
+import { type ChannelOptions, cryptoFor } from "./options.ts";
 
 /** Slots of the engine: one for the address, one for the connection. */
 const SLOTS = 2;
-
-/** How a question is asked. */
-export type QueryOptions = Pick<SessionOptions, "loop" | "digests">;
 
 /** An export as a list shows it. */
 export interface ListedExport {
@@ -64,7 +61,7 @@ const FEATURE_NAMES: readonly (readonly [number, string])[] = [
  *
  * @throws {Error} one line that says what could not be done and why
  */
-export function listExports(host: string, port: number, options: QueryOptions): Promise<ListedExport[]> {
+export function listExports(host: string, port: number, options: ChannelOptions): Promise<ListedExport[]> {
   const what = `list the exports of ${formatHostPort(host, port)}`;
   return visit<ListedExport[]>(what, host, port, "", options, (answer, door) => {
     const found: ListedExport[] = [];
@@ -88,7 +85,7 @@ export function describeExport(
   host: string,
   port: number,
   name: string,
-  options: QueryOptions,
+  options: ChannelOptions,
 ): Promise<Description> {
   const what = `describe ${nameOfRemote({ host, port, name })}`;
   return visit<Description>(what, host, port, name, options, (answer, door) => ({
@@ -103,15 +100,15 @@ async function visit<Answer>(
   host: string,
   port: number,
   name: string,
-  options: QueryOptions,
+  options: ChannelOptions,
   plan: (answer: (value: Answer) => void, door: () => ClientDoor) => Pick<DoorVisit, "listed" | "described"> & {
     ready(): void;
   },
 ): Promise<Answer> {
   let outcome: { readonly value: Answer } | { readonly reason: string } | null = null;
   try {
-    const target: ConnectTarget = await resolveTarget({ host, port }, options.digests);
-    const engine = makeLocalEngine(options.loop, SLOTS);
+    const target: ConnectTarget = await resolveTarget({ host, port }, options);
+    const engine = makeLocalEngine(options.loop, SLOTS, cryptoFor(options));
     try {
       let door: ClientDoor;
       const steps = plan((value) => outcome = { value }, () => door);

@@ -21,7 +21,9 @@ const shape: OpenedShape = {
   depth: 32,
   lanes: 1,
   partBytes: 262_144,
+  cipher: 0,
   digest: 2,
+  provider: "wasm",
 };
 
 function changed(geometry: Partial<OpenedShape["geometry"]>, more: Partial<OpenedShape> = {}): OpenedShape {

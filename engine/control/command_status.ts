@@ -135,10 +135,12 @@ function textOf(reports: readonly Report[]): string {
       printable(record.attachment?.remote ?? ""),
       formatSize(record.attachment?.size ?? 0),
       record.attachment?.readOnly === true ? "read-only" : "read-write",
+      channelOf(status),
       String(record.pid),
       error ?? healthOf(status),
     ]);
-    sections.push(table([["ID", "DEVICE", "EXPORT", "SIZE", "ACCESS", "PID", "STATE"], ...rows], [3, 5]));
+    const titles = ["ID", "DEVICE", "EXPORT", "SIZE", "ACCESS", "CHANNEL", "PID", "STATE"];
+    sections.push(table([titles, ...rows], [3, 6]));
   }
   const rows = reports.filter(({ record }) => record.kind === "export").flatMap(exportRows);
   if (rows.length > 0) {
@@ -178,6 +180,18 @@ function clientsOf({ sessions }: ShownExport): string {
   const parts = writer === undefined ? [] : [`held by ${printable(writer.holder)}`];
   if (readers > 0) parts.push(`${readers} other ${readers === 1 ? "client" : "clients"}`);
   return parts.length === 0 ? "no clients" : parts.join(", ");
+}
+
+/** How an attachment speaks to its exporter: `chacha20-poly1305 (openssl), key backup, 2 lanes`, or just `xxh64`. */
+export function channelOf(status: Record<string, unknown> | null): string {
+  if (status === null) return "?";
+  const { cipher, digest, crypto, key, lanes } = status;
+  const algorithm = cipher === "none" ? String(digest) : String(cipher);
+  // Who does it matters where there is a choice.
+  const parts = [key === null ? algorithm : `${algorithm} (${crypto})`];
+  if (key !== null) parts.push(`key ${printable(String(key))}`);
+  if (Number(lanes) > 1) parts.push(`${lanes} lanes`);
+  return parts.join(", ");
 }
 
 function healthOf(status: Record<string, unknown> | null): string {

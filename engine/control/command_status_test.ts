@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { findAttachment } from "./command_status.ts";
+import { channelOf, findAttachment } from "./command_status.ts";
 import type { DaemonRecord } from "./runtime.ts";
 
 function record(id: string, device: string | null, nbd: string | null): DaemonRecord {
@@ -30,4 +30,15 @@ Deno.test("an attachment is found by its id, its device in either form, or its N
   }
   assert.throws(() => findAttachment(records, "1"), /"1" is not attached here; there is \/dev\/ublkb0, unix:/);
   assert.throws(() => findAttachment([], "1"), /nothing is/);
+});
+
+Deno.test("how an attachment speaks to its exporter is said in a few words", () => {
+  const plain = { cipher: "none", digest: "xxh64", crypto: "wasm", key: null, lanes: 1 };
+  assert.equal(channelOf(plain), "xxh64");
+  assert.equal(channelOf({ ...plain, digest: "none", lanes: 4 }), "none, 4 lanes");
+  const keyed = { ...plain, digest: "blake2b-256", key: "backup" };
+  assert.equal(channelOf(keyed), "blake2b-256 (wasm), key backup");
+  const sealed = { ...keyed, cipher: "aes-256-gcm", digest: "none", crypto: "openssl", lanes: 2 };
+  assert.equal(channelOf(sealed), "aes-256-gcm (openssl), key backup, 2 lanes");
+  assert.equal(channelOf(null), "?");
 });
