@@ -11,13 +11,24 @@ import {
   parseNbdAddress,
   PORT_DEFAULT,
 } from "../engine/control/address.ts";
+import { CIPHERS, DIGESTS, parseCiphers, parseDigests, suitesOf } from "../engine/control/algorithms.ts";
 import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
+import { parseRange } from "../engine/control/cidr.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
-import { parseDigests, suiteDefaults } from "../engine/control/algorithms.ts";
-import { usageFailure } from "../engine/control/failure.ts";
+import { messageOf, usageFailure } from "../engine/control/failure.ts";
+import { readKeyFile } from "../engine/control/key_file.ts";
+import { logger } from "../engine/control/log.ts";
 import { printable } from "../engine/control/printable.ts";
+import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { type ExporterConfig, readConfig } from "./config.ts";
-import { type ExporterOptions, type ExportOptions, startExporter, WORKERS_MAX } from "./exporter.ts";
+import { clashOf, LIMIT_DEFAULTS } from "./config_security.ts";
+import {
+  type ExporterOptions,
+  type ExportOptions,
+  type RunningExporter,
+  startExporter,
+  WORKERS_MAX,
+} from "./exporter.ts";
 
 const spec: CommandSpec = {
   name: "export",
@@ -36,9 +47,28 @@ const spec: CommandSpec = {
     { name: "--nbd", value: "ADDRESS", help: "serve by NBD too: HOST:PORT or unix:PATH" },
     { name: "--direct", help: "go past the page cache (O_DIRECT)" },
     {
+      name: "--key",
+      value: "FILE",
+      repeatable: true,
+      help: "serve only who has this key (see dst keygen), which may use every export",
+    },
+    { name: "--allow", value: "RANGE", repeatable: true, help: "serve only these addresses, e.g. 10.0.0.0/8" },
+    { name: "--insecure", help: "serve other machines without a key: whoever reaches the port reads and writes" },
+    {
+      name: "--cipher",
+      value: "LIST",
+      help: `ciphers to accept, of ${CIPHERS.join(", ")} (default: with a key all but none)`,
+    },
+    {
       name: "--digest",
       value: "LIST",
-      help: "checksums to offer, the best first, of xxh64, crc32c, none (default: all)",
+      help: `checksums to accept where there is no cipher, of ${DIGESTS.join(", ")} (default: those that suit)`,
+    },
+    {
+      name: "--crypto",
+      value: "WHO",
+      choices: CRYPTO_CHOICES,
+      help: "who does the cryptography (default: auto, the fastest there is)",
     },
     { name: "--workers", value: "N", help: `threads that serve the clients' lanes, up to ${WORKERS_MAX} (default: 1)` },
     {
@@ -60,11 +90,16 @@ const spec: CommandSpec = {
   notes: [
     "PATH is a file, a block device, or mem:SIZE (memory, lost at the end). NAME defaults to the file's name. A path " +
     "with = in it is written with its folder, as in ./a=b.img.",
-    "It serves until SIGINT or SIGTERM. The channel is not encrypted: listen on trusted networks only.",
+    "It serves until SIGINT or SIGTERM. With a key the channel is encrypted, and only who has the key comes in. With " +
+    "--config, SIGHUP reads the file and all keys again: keys, permissions, addresses, limits, ciphers and digests change " +
+    "without a pause for sessions whose rights stay.",
   ],
   examples: [
     ["export disk.img", "serves disk.img to this machine"],
-    ["export data=/dev/vg0/data --listen 0.0.0.0:7700", "serves a volume to every machine that can reach the port"],
+    [
+      "export data=/dev/vg0/data --listen 0.0.0.0:7700 --key dst.key",
+      "serves a volume to every machine that has the key",
+    ],
     ["export mem:1G --nbd unix:/run/disk.sock", "serves memory, by NBD too: qemu, nbdcopy, nbd-client"],
     ["export --config /etc/dst/exporter.toml --background", "serves what the file says, in the background"],
   ],
@@ -78,19 +113,47 @@ export const command: Command = {
     return runDaemon({
       kind: "export",
       args,
-      endsWithTerminal: true,
-      start: () => start(options),
+      // Whoever configures it by a file reloads that by the same signal.
+      endsWithTerminal: !args.has("--config"),
+      start: () => start(options, args),
     });
   },
 };
 
 /**
- * What the arguments and the configuration file together ask for.
+ * What the arguments, the configuration file and the key files together ask for.
  *
  * @throws {Failure} that says what is wrong with them
  */
 export function exporterOptions(args: ParsedArguments): ExporterOptions {
-  const config: ExporterConfig = args.read("--config", readConfig) ?? { exports: [] };
+  const givenKeys = args.values("--key").map((path) => readKeyFile(path));
+  const clash = clashOf(givenKeys);
+  if (clash !== null) throw usageFailure(`--key ${args.values("--key")[clash.index]}: ${clash.message}`);
+  const config: ExporterConfig = args.read("--config", (path) => readConfig(path, givenKeys)) ?? { exports: [] };
+  const keys = [...givenKeys.map((key) => ({ key, allow: null })), ...config.keys ?? []];
+  const ranges = args.values("--allow").map((text) => asUsage(() => parseRange(text), "--allow: "));
+  const choice = args.value("--crypto") as CryptoChoice | undefined ?? config.crypto ?? "auto";
+  const ciphers = args.read("--cipher", parseCiphers) ?? config.ciphers;
+  const digests = args.read("--digest", parseDigests) ?? config.digests;
+  return {
+    exports: exportsOf(args, config),
+    listen: args.read("--listen", (text) => parseHostPort(text)) ?? config.listen ??
+      { host: "127.0.0.1", port: PORT_DEFAULT },
+    nbd: args.read("--nbd", parseNbdAddress) ?? config.nbd ?? null,
+    loop: args.value("--loop") as ExporterOptions["loop"] | undefined ?? config.loop ?? "auto",
+    workers: args.integer("--workers", 1, WORKERS_MAX) ?? config.workers ?? 1,
+    stateDir: args.value("--state-dir") ?? config.stateDir ?? defaultStateDir(),
+    keys,
+    allow: ranges.length > 0 ? ranges : config.allow ?? null,
+    limits: config.limits ?? LIMIT_DEFAULTS,
+    insecure: args.has("--insecure") || config.insecure === true,
+    ...asUsage(() => suitesOf(ciphers, digests, keys.length > 0, availableCiphers(choice))),
+    crypto: choice,
+  };
+}
+
+/** The disks of the command line and of the file. */
+function exportsOf(args: ParsedArguments, config: ExporterConfig): ExportOptions[] {
   const given = args.positionals.map((positional) => asUsage(() => parseNamedPath(positional)));
   const name = args.read("--name", checkName);
   if (name !== undefined && given.length !== 1) throw usageFailure("--name needs exactly one PATH");
@@ -101,6 +164,8 @@ export function exporterOptions(args: ParsedArguments): ExporterOptions {
     shared: args.has("--shared"),
     direct: args.has("--direct"),
     layers: args.values("--layer"),
+    allow: null,
+    permissions: null,
   }));
   // The switches speak of all disks, those of the file included.
   for (const entry of config.exports) {
@@ -122,19 +187,10 @@ export function exporterOptions(args: ParsedArguments): ExporterOptions {
     }
     names.add(entry.name);
   }
-  return {
-    exports,
-    listen: args.read("--listen", (text) => parseHostPort(text)) ?? config.listen ??
-      { host: "127.0.0.1", port: PORT_DEFAULT },
-    nbd: args.read("--nbd", parseNbdAddress) ?? config.nbd ?? null,
-    loop: args.value("--loop") as ExporterOptions["loop"] | undefined ?? config.loop ?? "auto",
-    workers: args.integer("--workers", 1, WORKERS_MAX) ?? config.workers ?? 1,
-    stateDir: args.value("--state-dir") ?? config.stateDir ?? defaultStateDir(),
-    digests: args.read("--digest", parseDigests) ?? config.digests ?? suiteDefaults(false).digests,
-  };
+  return exports;
 }
 
-async function start(options: ExporterOptions): Promise<Daemon> {
+async function start(options: ExporterOptions, args: ParsedArguments): Promise<Daemon> {
   const exporter = await startExporter(options);
   const { promise: stopped, resolve } = Promise.withResolvers<Error | null>();
   const names = options.exports.map(({ name }) => printable(name)).join(", ");
@@ -146,12 +202,28 @@ async function start(options: ExporterOptions): Promise<Daemon> {
     })),
     farewell: { json: { event: "stopped" }, text: "stopped" },
     status: () => exporter.status(),
+    reload: () => reload(exporter, args),
     leave: async () => {
       // An exporter that could not sync has ended all the same: that is no refusal to leave, but a failure to report.
       resolve(await exporter.stop().then(() => null, (error: Error) => error));
     },
     ended: Promise.race([stopped, exporter.failed]),
   };
+}
+
+/** Reads the configuration and the keys again. What is wrong with them is said in the log, and all stays as it was. */
+async function reload(exporter: RunningExporter, args: ParsedArguments): Promise<void> {
+  const log = logger("exporter");
+  const path = args.value("--config")!;
+  try {
+    const ended = await exporter.reload(exporterOptions(args));
+    const sessions = ended === 0
+      ? ""
+      : `; ${ended} ${ended === 1 ? "session ends" : "sessions end"}, whose rights are gone`;
+    log.info("{text}", { text: `Reloaded ${path}${sessions}` });
+  } catch (error) {
+    log.error("{text}", { text: `Not reloaded, all stays as it was: ${messageOf(error)}` });
+  }
 }
 
 function defaultStateDir(): string {

@@ -9,7 +9,16 @@ function options(...args: string[]) {
 Deno.test("an export has safe defaults", () => {
   const { exports, listen, nbd, loop, digests, stateDir, workers } = options("disk.img");
   assert.deepEqual(exports, [
-    { name: "disk.img", path: "disk.img", readOnly: false, shared: false, direct: false, layers: [] },
+    {
+      name: "disk.img",
+      path: "disk.img",
+      readOnly: false,
+      shared: false,
+      direct: false,
+      layers: [],
+      allow: null,
+      permissions: null,
+    },
   ]);
   assert.deepEqual(listen, { host: "127.0.0.1", port: 7700 });
   assert.equal(nbd, null);

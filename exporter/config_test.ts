@@ -18,6 +18,8 @@ insecure = true
 allow = ["10.0.0.0/8", "::1"]
 
 [limits]
+connections = 50
+connections_per_address = 40
 sessions = 10
 lanes = 2
 attempts_burst = 5
@@ -57,7 +59,14 @@ Deno.test("a configuration says everything that the command line can", () => {
     insecure: true,
     allow: [parseRange("10.0.0.0/8"), parseRange("::1")],
     keys: [],
-    limits: { sessions: 10, lanes: 2, attempts: { burst: 5, perMinute: 6 }, logLinesPerMinute: 7 },
+    limits: {
+      connections: 50,
+      connectionsPerAddress: 40,
+      sessions: 10,
+      lanes: 2,
+      attempts: { burst: 5, perMinute: 6 },
+      logLinesPerMinute: 7,
+    },
     exports: [
       {
         name: "data",

@@ -10,16 +10,15 @@ import { DEPTH_MAX, PAYLOAD_BYTES_MAX } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import { FrameType } from "../protocol/wire.ts";
 import type { Handoff } from "../protocol/codec.ts";
-import { nbdSession, type ToData, type ToDoor } from "./messages.ts";
-import type { Refusal, RegisteredExport, Registry, Session } from "./registry.ts";
+import { type EndManner, nbdSession, type ToData, type ToDoor } from "./messages.ts";
+import type { Peer, Refusal, RegisteredExport, Registry, Session } from "./registry.ts";
 import type { DiskRecord, StateDirectory } from "./state.ts";
 
 /** Slots of a lane when the client has no wish. */
 const DEPTH_DEFAULT = 128;
 
 /** A connection at the door that asks for a session or a lane. */
-export interface Caller {
-  readonly address: string;
+export interface Caller extends Peer {
   /** Whether it still waits for the answer to its OPEN or JOIN. */
   readonly isWaiting: boolean;
   /** Of its wish for a lane; the coordinator's. */
@@ -97,7 +96,7 @@ export class Coordinator {
 
   /** A caller asks for a session. */
   open(caller: Caller, request: OpenRequest): void {
-    const decision = this.#registry.open(request, caller.address);
+    const decision = this.#registry.open(request, caller);
     if (decision.kind === "refused") return caller.refuse(decision);
     if (decision.kind === "end first") {
       return this.#endFirst(decision.session, caller, () => caller.isWaiting && this.open(caller, request));
@@ -111,7 +110,7 @@ export class Coordinator {
 
   /** A caller asks for a lane. */
   join(caller: Caller, request: JoinRequest): void {
-    const decision = this.#registry.join(request);
+    const decision = this.#registry.join(request, caller);
     if (decision.kind === "refused") return caller.refuse(decision);
     const { session } = decision;
     // One that still waits for this lane has a lower generation, and would wait for ever.
@@ -158,11 +157,13 @@ export class Coordinator {
       answerType: caller.answerType,
       grant,
     });
+    session.suite = { cipher: handoff.cipher, digest: handoff.digest };
     const spread = this.#spreads.get(session)!;
     if (spread.isAttached) return;
     spread.isAttached = true;
     const access = session.access === Access.READ_WRITE ? "read-write" : "read-only";
-    this.#output.log("info", `${session.holder} at ${session.address} attached "${one.name}" ${access}`);
+    const key = session.keyName === null ? "" : ` with the key "${session.keyName}"`;
+    this.#output.log("info", `${session.holder} at ${session.address} attached "${one.name}" ${access}${key}`);
   }
 
   /** A message from a Worker. */
@@ -199,30 +200,32 @@ export class Coordinator {
   /** Ends the sessions whose lease is over. */
   expire(): void {
     const now = this.#now();
-    for (const [session, deadlineMs] of this.#leases) if (now >= deadlineMs) this.end(session, false);
+    for (const [session, deadlineMs] of this.#leases) if (now >= deadlineMs) this.end(session, "silent");
   }
 
   /**
    * Ends a session: nothing that arrives is executed any more, and what executes finishes.
    *
-   * @param fenced its client is told that another took over
+   * @param manner what its client is told
    */
-  end(session: Session, fenced: boolean): void {
+  end(session: Session, manner: EndManner): void {
     if (session.ending) return;
     session.ending = true;
     this.#leases.delete(session);
-    if (fenced) {
-      this.#output.log("warning", `"${session.export.name}" is taken from ${session.holder} at ${session.address}`);
+    const whose = `${session.holder} at ${session.address}`;
+    if (manner === "fenced") this.#output.log("warning", `"${session.export.name}" is taken from ${whose}`);
+    if (manner === "dismissed") {
+      this.#output.log("warning", `"${session.export.name}" is taken from ${whose}, whose rights have changed`);
     }
     for (const worker of this.#spreads.get(session)!.executing.keys()) {
-      this.#output.say(worker, { say: "end", session: session.key, fenced });
+      this.#output.say(worker, { say: "end", session: session.key, manner });
     }
   }
 
   /** Ends a session, unless it is ending already, for another that waits until nothing of it is left. */
   #endFirst(session: Session, caller: Caller | null, then: () => void): void {
     this.#spreads.get(session)!.afterEnd.push({ caller, then });
-    this.end(session, true);
+    this.end(session, "fenced");
   }
 
   /** Enters a granted session; or answers why that cannot be. */
@@ -241,7 +244,7 @@ export class Coordinator {
   }
 
   #promise(caller: Caller, session: Session, answerType: number, lane: number, generation: number): void {
-    session.lanes.set(lane, { generation, connected: true });
+    session.lanes.set(lane, { generation, connected: true, socketAddress: caller.socketAddress });
     caller.session = session;
     caller.answerType = answerType;
     caller.lane = lane;
@@ -276,7 +279,7 @@ export class Coordinator {
     if (session.ending) return;
     // A lane that could not be made is as if it had never been asked for, and so is a session without its first.
     session.lanes.delete(caller.lane);
-    if (caller.answerType === FrameType.OPEN) return this.end(session, false);
+    if (caller.answerType === FrameType.OPEN) return this.end(session, "silent");
     this.#leaseIfUnconnected(session);
   }
 
@@ -319,7 +322,7 @@ export class Coordinator {
   /** A session all of whose lanes are gone keeps its export for its lease. */
   #leaseIfUnconnected(session: Session): void {
     if (session.ending || [...session.lanes.values()].some((lane) => lane.connected)) return;
-    if (session.leaseMs === 0) return this.end(session, false);
+    if (session.leaseMs === 0) return this.end(session, "silent");
     this.#output.log(
       "warning",
       `${session.holder} at ${session.address} lost its connection to "${session.export.name}"`,

@@ -4,6 +4,7 @@ import { Status } from "../protocol/status.ts";
 import { FrameType } from "../protocol/wire.ts";
 import { type Caller, Coordinator } from "./coordinator.ts";
 import { nbdSession, type ToData } from "./messages.ts";
+import { Permissions } from "./permissions.ts";
 import { type Refusal, type RegisteredExport, Registry, type Session } from "./registry.ts";
 import { type DiskRecord, newRecord } from "./state.ts";
 
@@ -11,6 +12,7 @@ type Said<Say extends ToData["say"]> = Extract<ToData, { say: Say }>;
 
 /** A connection at the door that remembers what it was told. */
 class Peer implements Caller {
+  readonly socketAddress = { family: "ipv4", host: "192.0.2.1", port: 1000 } as const;
   readonly address = "192.0.2.1:1000";
   token = 0;
   isWaiting = true;
@@ -21,6 +23,8 @@ class Peer implements Caller {
   refusal: Refusal | null = null;
   executing: number[] = [];
   isPrepared = false;
+
+  constructor(readonly keyId: string | null = null) {}
 
   refuse(refusal: Refusal): void {
     this.refusal = refusal;
@@ -62,7 +66,9 @@ class Scene {
       oneWorker,
       record: newRecord("a disk", 1000),
     };
-    this.registry = new Registry(new Uint8Array(16), [one]);
+    const rules = { allow: null, keys: [], exports: [{ name: "disk", allow: null, permissions: null }] };
+    const limits = { sessions: 100, lanes: 64 };
+    this.registry = new Registry(new Uint8Array(16), [one], new Permissions(rules), limits);
     const state = {
       save: (record: DiskRecord) => {
         save(record);
@@ -212,7 +218,7 @@ Deno.test("a thief waits for every Worker, and is told the sum of what executes"
   scene.coordinator.open(thief, scene.wish({ steal: true }));
   const ends = scene.take();
   assert.deepEqual(ends.map(({ worker, message }) => [worker, message.say]), [[0, "end"], [1, "end"]]);
-  for (const { message } of ends) assert.equal((message as Said<"end">).fenced, true);
+  for (const { message } of ends) assert.equal((message as Said<"end">).manner, "fenced");
   scene.coordinator.hear(0, { say: "ending", session: session.key, executing: 3 });
   scene.coordinator.hear(1, { say: "ending", session: session.key, executing: 4 });
   scene.coordinator.hear(0, { say: "ending", session: session.key, executing: 1 });
@@ -392,4 +398,32 @@ Deno.test("NBD clients of an export are one session of the Worker that serves th
   assert.equal(scene.only("end").message.session, nbdSession(0));
   scene.coordinator.hear(0, { say: "nbdClosed", export: 0 });
   assert.equal(scene.only("prepare").worker, 0);
+});
+
+Deno.test("a session whose rights are gone is told that the exporter ends, and nobody else takes over by that", () => {
+  const scene = new Scene(2);
+  const { session, id } = scene.open({ lanes: 2, leaseMs: 1000 });
+  scene.join(id, 1);
+  const epoch = session.export.record.writeEpoch;
+  scene.coordinator.end(session, "dismissed");
+  const ends = scene.take();
+  assert.deepEqual(ends.map(({ worker, message }) => [worker, (message as Said<"end">).manner]), [
+    [0, "dismissed"],
+    [1, "dismissed"],
+  ]);
+  assert.equal(scene.ask(id, 0, 2).refusal!.status, Status.NO_SESSION);
+  scene.coordinator.hear(1, { say: "closing", session: session.key });
+  assert.deepEqual(scene.said(), [], "who closes it now is not answered");
+  scene.coordinator.hear(0, { say: "lost", session: session.key, lane: 0, generation: 1 });
+  scene.coordinator.hear(0, { say: "ended", session: session.key });
+  scene.coordinator.hear(1, { say: "ended", session: session.key });
+  assert.equal(scene.registry.find(session.id), null);
+  assert.equal(session.export.record.writeEpoch, epoch);
+  assert.ok(!scene.coordinator.hasLeases);
+});
+
+Deno.test("a session knows what its latest connection agreed on", () => {
+  const scene = new Scene(1);
+  const { session } = scene.open();
+  assert.deepEqual(session.suite, { cipher: 0, digest: 0 });
 });

@@ -21,6 +21,7 @@ import { makeBackend } from "./backends/open.ts";
 import { Lane, LANE_EXTRA_BYTES, type LaneOwner } from "./lane.ts";
 import {
   type DataInit,
+  type EndManner,
   nbdSession,
   type ServedExport,
   type ServedShape,
@@ -42,6 +43,8 @@ interface DataSession {
   ending: boolean;
   /** Each lane's connection ends as soon as nothing of the lane executes. */
   draining: boolean;
+  /** Its client's rights are gone: a CLOSE that comes is not answered any more. */
+  dismissed: boolean;
   /** The lane on which CLOSE arrived: its answer waits for what executes, and then for the door. */
   closing: Lane | null;
   /** The door waits to hear that nothing executes any more, because the client closes the session. */
@@ -106,7 +109,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       case "connect":
         return this.#connect(message);
       case "end":
-        return this.#end(message.session, message.fenced);
+        return this.#end(message.session, message.manner);
       case "close":
         return this.#close(message.session);
       case "release":
@@ -153,6 +156,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
 
   onClose(lane: Lane): void {
     const session = this.#sessions.get(lane.session)!;
+    if (session.dismissed) return;
     session.closing = lane;
     this.#say({ say: "closing", session: session.id });
   }
@@ -210,7 +214,15 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       slots,
     });
     const session = this.#sessions.get(id) ??
-      { id, lanes: new Map(), ending: false, draining: false, closing: null, mustSayClosed: false };
+      {
+        id,
+        lanes: new Map(),
+        ending: false,
+        draining: false,
+        dismissed: false,
+        closing: null,
+        mustSayClosed: false,
+      };
     session.lanes.set(number, lane);
     this.#sessions.set(id, session);
     this.#answerPrepared(lane, { token, fresh: false });
@@ -235,11 +247,13 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     const lane = session?.lanes.get(number);
     const isWanted = session !== undefined && lane !== undefined && !session.ending;
     if (isWanted && lane.connect(fd, message.handoff, message.answerType, generation, message.grant)) return;
+    message.handoff.keys?.send.fill(0);
+    message.handoff.keys?.receive.fill(0);
     close(fd);
     this.#say({ say: "lost", session: id, lane: number, generation });
   }
 
-  #end(id: string, fenced: boolean): void {
+  #end(id: string, manner: EndManner): void {
     const session = this.#sessions.get(id);
     if (session === undefined) {
       // The NBD clients of an export are its connections; they end with them.
@@ -247,13 +261,20 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       if (index < 0 || this.#nbd?.disconnect(index) !== true) this.#say({ say: "ended", session: id });
       return;
     }
-    session.ending = true;
-    for (const lane of session.lanes.values()) {
-      if (fenced && lane.isConnected) {
-        lane.machine.fenced();
-        lane.finish();
-      } else {
-        lane.disconnect();
+    if (manner === "dismissed") {
+      for (const lane of session.lanes.values()) lane.machine.shutdown();
+      session.dismissed = true;
+      session.closing = null;
+      this.#drain(session);
+    } else {
+      session.ending = true;
+      for (const lane of session.lanes.values()) {
+        if (manner === "fenced" && lane.isConnected) {
+          lane.machine.fenced();
+          lane.finish();
+        } else {
+          lane.disconnect();
+        }
       }
     }
     this.#settle(session);

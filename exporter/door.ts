@@ -1,6 +1,6 @@
 /**
- * The exporter's door: accepts connections, has them say hello, and hands sockets to the data-path Workers. Runs on a
- * thread of its own, so that no stranger ever costs an I/O anything.
+ * The exporter's door: accepts connections, has them say hello and prove who they are, and hands sockets to the data-path
+ * Workers. Runs on a thread of its own, so that no stranger ever costs an I/O anything.
  *
  * @module
  */
@@ -10,16 +10,21 @@ import type { TimerHandler } from "../engine/timers.ts";
 import { close } from "../ffi/libc.ts";
 import { formatSocketAddress } from "../ffi/sockaddr.ts";
 import { peerAddress, setNoDelay } from "../ffi/socket.ts";
+import { type Access, Admission, SURPLUS_MAX } from "./admission.ts";
+import { CONNECTIONS_MAX } from "./config_security.ts";
 import { Coordinator, type CoordinatorOutput } from "./coordinator.ts";
 import type { DoorInit, DoorStatus, ToDoor } from "./messages.ts";
 import { Registry } from "./registry.ts";
 import { newRecord, type StateDirectory } from "./state.ts";
 import { Visitor } from "./visitor.ts";
 
-/** Connections at the door at once; each holds one slot. */
-export const VISITORS_MAX = 64;
+/** Connections at the door that have proved who they are: as many as of those who have not. */
+const KNOWN_MAX = CONNECTIONS_MAX - SURPLUS_MAX;
+/** Slots of the door's thread: one for each connection, of which an engine has so many at most. */
+export const DOOR_SLOTS = CONNECTIONS_MAX + SURPLUS_MAX + KNOWN_MAX;
 /** Entries in one answer to LIST: 200 of the longest names fit its 64 KiB. */
 const LIST_ENTRIES = 200;
+
 /** How often the door looks at the clock: a time ends at most so much late. One timer serves all, because a timer for
  * each connection would let strangers use them up. */
 const WATCH_MS = 200;
@@ -27,9 +32,8 @@ const WATCH_MS = 200;
 /** The door of one exporter. */
 export class Door implements TimerHandler {
   readonly #engine: Engine;
-  readonly #output: CoordinatorOutput;
-  readonly #digests: readonly number[];
   readonly #registry: Registry;
+  readonly #admission: Admission;
   /** @ignore by {@link Visitor}: what it asks for. */
   readonly coordinator: Coordinator;
   readonly #listener: Listener;
@@ -39,8 +43,6 @@ export class Door implements TimerHandler {
   /** @throws {Error} when a record cannot be read or made */
   constructor(engine: Engine, init: DoorInit, state: StateDirectory, instance: Uint8Array, output: CoordinatorOutput) {
     this.#engine = engine;
-    this.#output = output;
-    this.#digests = init.digests;
     const exports = init.exports.map((one, index) => ({
       index,
       name: one.name,
@@ -50,7 +52,8 @@ export class Door implements TimerHandler {
       oneWorker: one.oneWorker,
       record: one.fingerprint === "" ? newRecord("", Date.now()) : state.load(one.fingerprint, Date.now()),
     }));
-    this.#registry = new Registry(instance, exports);
+    this.#admission = new Admission(init.access, (text) => output.log("warning", text));
+    this.#registry = new Registry(instance, exports, this.#admission.permissions, init.access.limits);
     this.coordinator = new Coordinator(this.#registry, state, init.data.length, () => engine.now, output);
     this.#listener = new Listener(engine, init.listenFd, (fd) => this.#accept(fd));
   }
@@ -58,19 +61,35 @@ export class Door implements TimerHandler {
   /** Who uses the exports. */
   status(): DoorStatus {
     return this.#registry.exports.map((one) =>
-      this.#registry.sessionsOf(one).map(({ holder, address, access, lanes }) => ({
+      this.#registry.sessionsOf(one).map(({ holder, address, access, lanes, keyName, suite }) => ({
         holder,
         address,
         access,
         lanes: [...lanes.values()].filter(({ connected }) => connected).length,
+        key: keyName,
+        suite,
       }))
     );
+  }
+
+  /**
+   * Decides everything by other rules from now on. Sessions whose rights are gone end, the others do not notice.
+   *
+   * @returns how many end
+   */
+  reload(access: Access): number {
+    this.#admission.replace(access);
+    const ended = this.#registry.replace(this.#admission.permissions, access.limits);
+    for (const session of ended) this.coordinator.end(session, "dismissed");
+    for (const visitor of this.#visitors) visitor.review();
+    return ended.length;
   }
 
   /** Accepts nobody any more, and sends away who is at the door. */
   stop(): void {
     this.#listener.close();
     for (const visitor of this.#visitors) visitor.dismiss();
+    this.#admission.flush();
   }
 
   /** A message from a data-path Worker. */
@@ -80,14 +99,19 @@ export class Door implements TimerHandler {
     this.#watch();
   }
 
-  /** @ignore by {@link Visitor} */
-  list(after: string) {
-    return this.#registry.list(after, LIST_ENTRIES);
+  /** @ignore by {@link Visitor}: whom to let in. */
+  get admission(): Admission {
+    return this.#admission;
   }
 
   /** @ignore by {@link Visitor} */
-  describe(name: string) {
-    return this.#registry.describe(name);
+  list(after: string, visitor: Visitor) {
+    return this.#registry.list(after, LIST_ENTRIES, visitor);
+  }
+
+  /** @ignore by {@link Visitor} */
+  describe(name: string, visitor: Visitor) {
+    return this.#registry.describe(name, visitor);
   }
 
   /** @ignore by {@link Visitor}: it has gone, perhaps with a lane that was being prepared. */
@@ -104,34 +128,36 @@ export class Door implements TimerHandler {
     this.coordinator.connect(visitor, fd, visitor.machine.handoff(), visitor.depth, visitor.maxPayload);
   }
 
-  /** @ignore by {@link Visitor} */
-  log(level: "info" | "warning", text: string): void {
-    this.#output.log(level, text);
-  }
-
   #accept(fd: number): void {
-    const peer = peerAddress(fd);
-    const address = peer === null ? "an unknown address" : formatSocketAddress(peer);
-    setNoDelay(fd);
-    if (this.#visitors.size >= VISITORS_MAX) {
+    const socketAddress = peerAddress(fd);
+    const address = socketAddress === null ? "an unknown address" : formatSocketAddress(socketAddress);
+    const reception = this.#admission.receive(socketAddress, this.#engine.now);
+    if (reception.kind !== "stranger") {
+      this.#admission.log(`Refused ${address}: ${reception.reason}`, this.#engine.now);
+      this.#watch();
+    }
+    if (reception.kind === "closed") {
       close(fd);
-      this.#output.log("warning", `Refused ${address}: ${VISITORS_MAX} connections are at the door already`);
       return;
     }
-    const visitor = new Visitor(this, this.#engine, address, this.#digests);
+    setNoDelay(fd);
+    const visitor = new Visitor(this, this.#engine, socketAddress, address, reception.kind);
     const stream = this.#engine.streams.open(fd, visitor);
     if (stream === null) {
       close(fd);
+      this.#admission.gone(reception.kind, socketAddress);
+      this.#admission.log(`Refused ${address}: the door has no room for one more connection`, this.#engine.now);
       return;
     }
     this.#visitors.add(visitor);
-    this.#watch();
     visitor.start(stream);
+    this.#watch();
   }
 
-  /** Looks after visitors and leases, as long as there are any. */
+  /** Looks after visitors, leases and lines for the log, as long as there are any. */
   #watch(): void {
-    if (this.#isWatching || (this.#visitors.size === 0 && !this.coordinator.hasLeases)) return;
+    const isNeeded = this.#visitors.size > 0 || this.coordinator.hasLeases || this.#admission.isHolding;
+    if (this.#isWatching || !isNeeded) return;
     this.#isWatching = true;
     this.#engine.timers.schedule(this, 0, this.#engine.now + WATCH_MS);
   }
@@ -141,6 +167,7 @@ export class Door implements TimerHandler {
     this.#isWatching = false;
     for (const visitor of this.#visitors) visitor.watch();
     this.coordinator.expire();
+    this.#admission.tick(this.#engine.now);
     this.#watch();
   }
 }

@@ -20,6 +20,7 @@ serveThread<DoorInit, DoorQuestion, ThreadEvent>(({ engine, mailbox, init, tell 
   }
   return (question, reply) => {
     if (question.ask === "status") return reply.answer(door.status());
+    if (question.ask === "reload") return reply.answer(door.reload(question.access));
     door.stop();
     reply.answer();
   };

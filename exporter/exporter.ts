@@ -4,16 +4,22 @@
  * @module
  */
 import type { HostPort, NbdAddress } from "../engine/control/address.ts";
-import { digestNumbers } from "../engine/control/algorithms.ts";
+import { cipherName, cipherNumbers, digestName, digestNumbers } from "../engine/control/algorithms.ts";
+import type { AddressRange } from "../engine/control/cidr.ts";
 import { logger } from "../engine/control/log.ts";
+import type { CryptoChoice } from "../engine/cryptography.ts";
 import { type LayerSpec, parseLayer } from "../engine/layers/mod.ts";
 import { type Listening, listenNbd, listenTcp, removeSocketFile } from "../engine/listen.ts";
 import { close } from "../ffi/libc.ts";
 import { Access, Feature } from "../protocol/grant.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
+import type { Access as DoorAccess } from "./admission.ts";
 import { closeBackend, makeStickyWord, type OpenedDisk } from "./backends/open.ts";
+import { accessRules, type KeyEntry, type Limits } from "./config_security.ts";
 import { durabilityOf, failureOf, fingerprintOf, openWithPatience } from "./disks.ts";
+import { checkExposure } from "./exposure.ts";
 import type { ServedShape } from "./messages.ts";
+import type { ExportRule } from "./permissions.ts";
 import { livesInOneWorker, Threads } from "./threads.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
 
@@ -22,8 +28,8 @@ const log = logger("exporter");
 /** Data-path Workers: as many as a session may have lanes, so that each lane of one client can have its own. */
 export const WORKERS_MAX = LANES_MAX;
 
-/** One disk to serve. */
-export interface ExportOptions {
+/** One disk to serve, and who may use it. */
+export interface ExportOptions extends ExportRule {
   /** 1 to 255 bytes of UTF-8, unique in the exporter. */
   readonly name: string;
   /** A file, a block device, or `mem:SIZE`. */
@@ -47,8 +53,17 @@ export interface ExporterOptions {
   readonly loop: "auto" | "uring" | "poll";
   /** Where the records live that must survive a restart; made when it is missing. */
   readonly stateDir: string;
-  /** Names of the digests that are offered, the best first. */
+  /** Who may come in: with keys, only who has one of them. Their secrets become the exporter's. */
+  readonly keys: readonly KeyEntry[];
+  /** From where anybody may come; null: from everywhere. */
+  readonly allow: readonly AddressRange[] | null;
+  readonly limits: Limits;
+  /** Serve machines of which nobody knows who they are. */
+  readonly insecure: boolean;
+  /** Names of the ciphers and digests that are accepted, the best first, which this machine has. */
+  readonly ciphers: readonly string[];
   readonly digests: readonly string[];
+  readonly crypto: CryptoChoice;
   /** Threads that serve the lanes, 1 to {@link WORKERS_MAX}. */
   readonly workers: number;
 }
@@ -60,6 +75,11 @@ export interface SessionStatus {
   readonly access: "read-only" | "read-write";
   /** Connections that it has at the moment. */
   readonly lanes: number;
+  /** The name of its key, or null without one. */
+  readonly key: string | null;
+  /** What its connections agreed on, by name; null for NBD clients. With a cipher the digest is "none". */
+  readonly cipher: string | null;
+  readonly digest: string | null;
 }
 
 /** One export, as `dst status` shows it. */
@@ -85,6 +105,13 @@ export interface ExporterStatus {
 /** An exporter that serves. */
 export interface RunningExporter {
   readonly listening: readonly { readonly protocol: "dst" | "nbd"; readonly address: string }[];
+  /**
+   * Goes on with other keys, permissions, addresses, limits, ciphers and digests. Sessions whose rights are gone end.
+   *
+   * @returns how many sessions end
+   * @throws {Error} one line that says what cannot be changed while it runs: nothing has changed then
+   */
+  reload(options: ExporterOptions): Promise<number>;
   status(): Promise<ExporterStatus>;
   /** Lets what executes finish, tells the clients, and gives everything back. */
   stop(): Promise<void>;
@@ -95,6 +122,7 @@ export interface RunningExporter {
 /**
  * Opens the disks, then listens.
  *
+ * @throws {Failure} of usage, when it would serve machines of which nobody knows who they are
  * @throws {Error} one line that says what could not be done and why
  */
 export async function startExporter(options: ExporterOptions): Promise<RunningExporter> {
@@ -104,6 +132,7 @@ export async function startExporter(options: ExporterOptions): Promise<RunningEx
     for (const { path } of sockets) if (path !== null) removeSocketFile(path);
     for (const disk of disks) closeBackend(disk);
   };
+  await checkExposure(options);
   try {
     const layers = options.exports.map((one) => one.layers.map(parseLayer));
     for (const one of options.exports) disks.push(await openWithPatience(one));
@@ -133,7 +162,13 @@ async function serve(
     stickyWord: stickyWords[i],
   }));
   const threads = await Threads.start(
-    { loop: options.loop, workers: options.workers, exports, nbdFd: sockets[1]?.fd ?? -1 },
+    {
+      loop: options.loop,
+      crypto: options.crypto,
+      workers: options.workers,
+      exports,
+      nbdFd: sockets[1]?.fd ?? -1,
+    },
     ({ level, text }) => log[level](text),
   );
   let shapes: ServedShape[];
@@ -148,7 +183,7 @@ async function serve(
         durability: durabilityOf(one.disk, one.layers),
         oneWorker: livesInOneWorker(one),
       })),
-      digests: digestNumbers(options.digests),
+      access: accessOf(options),
       stateDir: options.stateDir,
       listenFd: sockets[0].fd,
     });
@@ -166,6 +201,16 @@ async function serve(
   return {
     listening: sockets.map(({ address }, i) => ({ protocol: i === 0 ? "dst" as const : "nbd" as const, address })),
     failed: threads.failed,
+    reload: async (changed) => {
+      try {
+        checkReload(options, changed);
+        await checkExposure(changed);
+        return await threads.reload(accessOf(changed));
+      } finally {
+        // Those that were not given away.
+        for (const { key } of changed.keys) key.secret.fill(0);
+      }
+    },
     status: async () => {
       const sessions = await threads.status();
       return {
@@ -176,9 +221,11 @@ async function serve(
           path: one.path,
           size: shapes[i].size,
           access: (shapes[i].features & Feature.READ_ONLY) !== 0 ? "read-only" : "read-write",
-          sessions: sessions[i].map(({ access, ...session }) => ({
+          sessions: sessions[i].map(({ access, suite, ...session }) => ({
             ...session,
             access: access === Access.READ_WRITE ? "read-write" : "read-only",
+            cipher: suite === null ? null : cipherName(suite.cipher),
+            digest: suite === null ? null : digestName(suite.digest),
           })),
           failure: failureOf(stickyWords[i]),
         })),
@@ -186,4 +233,53 @@ async function serve(
     },
     stop: () => threads.stop().finally(giveBack),
   };
+}
+
+/** What the door decides by. */
+function accessOf(options: ExporterOptions): DoorAccess {
+  return {
+    rules: accessRules(options),
+    secrets: options.keys.map(({ key }) => ({ id: key.id.toHex(), secret: key.secret })),
+    ciphers: cipherNumbers(options.ciphers),
+    digests: digestNumbers(options.digests),
+    limits: options.limits,
+  };
+}
+
+/**
+ * Checks that nothing is to be changed that cannot be while the exporter runs.
+ *
+ * @throws {Error} that names it
+ */
+function checkReload(running: ExporterOptions, changed: ExporterOptions): void {
+  const refuse = (what: string) => new Error(`${what} cannot be changed by a reload: restart`);
+  const pairs: [string, unknown, unknown][] = [
+    ["listen", running.listen, changed.listen],
+    ["nbd", running.nbd, changed.nbd],
+    ["loop", running.loop, changed.loop],
+    ["state_dir", running.stateDir, changed.stateDir],
+    ["crypto", running.crypto, changed.crypto],
+    ["workers", running.workers, changed.workers],
+  ];
+  for (const [what, before, after] of pairs) if (!isSame(before, after)) throw refuse(what);
+  const exports = new Map(running.exports.map((one) => [one.name, one]));
+  for (const one of changed.exports) {
+    const before = exports.get(one.name);
+    exports.delete(one.name);
+    if (before === undefined) throw new Error(`"${one.name}": exports cannot be added by a reload: restart`);
+    if (!isSame(withoutRules(before), withoutRules(one))) {
+      throw refuse(`"${one.name}": path, read_only, shared, direct and layers`);
+    }
+  }
+  for (const name of exports.keys()) throw new Error(`"${name}": exports cannot be removed by a reload: restart`);
+}
+
+/** The part of an export that is its disk. */
+function withoutRules({ name, path, readOnly, shared, direct, layers }: ExportOptions) {
+  return { name, path, readOnly, shared, direct, layers };
+}
+
+/** Whether plain data are the same, given that their fields are in the same order. */
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }

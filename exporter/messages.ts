@@ -9,6 +9,7 @@
 import type { LayerSpec } from "../engine/layers/mod.ts";
 import type { Handoff } from "../protocol/codec.ts";
 import type { ExportShape } from "../protocol/grant.ts";
+import type { Access } from "./admission.ts";
 import type { OpenedDisk } from "./backends/open.ts";
 
 /** How the door and a Worker reach each other: an end of their channel, and whom it wakes. */
@@ -64,7 +65,7 @@ export interface DoorExport {
 /** What the door starts with. */
 export interface DoorInit {
   readonly exports: readonly DoorExport[];
-  readonly digests: readonly number[];
+  readonly access: Access;
   readonly stateDir: string;
   readonly listenFd: number;
   /** The data-path Workers. */
@@ -75,6 +76,8 @@ export interface DoorInit {
 export type DoorQuestion =
   /** Answered by {@link DoorStatus}. */
   | { readonly ask: "status" }
+  /** Decide everything by these rules from now on; answered by the number of sessions that end by them. */
+  | { readonly ask: "reload"; readonly access: Access }
   /** Accept nobody any more. */
   | { readonly ask: "stop" };
 
@@ -86,6 +89,10 @@ export interface DoorSession {
   readonly access: number;
   /** Lanes that have a connection. */
   readonly lanes: number;
+  /** The name of the key that opened it; null without one. */
+  readonly key: string | null;
+  /** What its latest connection agreed on, by number; null for NBD clients. */
+  readonly suite: { readonly cipher: number; readonly digest: number } | null;
 }
 
 /** Sessions by export, in the order of the exports. */
@@ -93,6 +100,12 @@ export type DoorStatus = readonly (readonly DoorSession[])[];
 
 /** What door and Workers report to the main isolate. */
 export type ThreadEvent = { readonly event: "log"; readonly level: "info" | "warning"; readonly text: string };
+
+/**
+ * How a session is ended: without a word, as when its lease is over; because another took over (FENCED); or because its
+ * client's rights are gone, for which the exporter is as good as ending (SHUTTING_DOWN).
+ */
+export type EndManner = "silent" | "fenced" | "dismissed";
 
 /** From the door to a data-path Worker. Sessions are named by their keys. */
 export type ToData =
@@ -121,7 +134,7 @@ export type ToData =
     readonly grant: Uint8Array;
   }
   /** End the Worker's part of the session; answered by `ended` when nothing of it executes any more. */
-  | { readonly say: "end"; readonly session: string; readonly fenced: boolean }
+  | { readonly say: "end"; readonly session: string; readonly manner: EndManner }
   /** The client closes the session: let what executes finish; answered by `closed`. */
   | { readonly say: "close"; readonly session: string }
   /** The session is closed in all Workers and forgotten by the door: its client may be told. */

@@ -85,6 +85,28 @@ export class Permissions {
     return false;
   }
 
+  /** Why {@link admits} refuses, for the exporter's log; null: it does not. */
+  whyNot(keyId: string | null, address: SocketAddress | null): string | null {
+    if (this.admits(keyId, address)) return null;
+    if (!this.admitsAddress(address)) return "nobody may connect from there";
+    if (keyId === null) return "it named no key";
+    const key = this.#keys.get(keyId);
+    if (key === undefined) return "its key is not known";
+    const is = isAllowed(key.allow, address) ? "may use no export" : "may not be used from there";
+    return `the key "${key.name}" ${is}`;
+  }
+
+  /** The name of a key; null for one that is not known. */
+  nameOf(keyId: string | null): string | null {
+    return keyId === null ? null : this.#keys.get(keyId)?.name ?? null;
+  }
+
+  /** Whether anybody may use the export from there, keys aside: NBD clients have none. */
+  admitsTo(exportName: string, address: SocketAddress | null): boolean {
+    const one = this.#exports.get(exportName);
+    return one !== undefined && this.admitsAddress(address) && isAllowed(one.allow, address);
+  }
+
   /**
    * What a peer may do with an export; null when it is to learn nothing of it.
    *
@@ -112,11 +134,6 @@ export class Permissions {
     const key = this.#keys.get(keyId);
     return key !== undefined && isAllowed(key.allow, address);
   }
-}
-
-/** Those who may not go on under new rules: the others do not notice that there are any. */
-export function endedBy<T extends UsedRight>(permissions: Permissions, rights: Iterable<T>): T[] {
-  return [...rights].filter((right) => !permissions.permits(right));
 }
 
 /**

@@ -1,14 +1,7 @@
 import assert from "node:assert/strict";
 import { parseRange } from "../engine/control/cidr.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
-import {
-  type AccessRules,
-  endedBy,
-  type KeyRule,
-  type Permission,
-  Permissions,
-  type UsedRight,
-} from "./permissions.ts";
+import { type AccessRules, type KeyRule, type Permission, Permissions, type UsedRight } from "./permissions.ts";
 
 const ALICE = "a".repeat(32);
 const BOB = "b".repeat(32);
@@ -150,9 +143,10 @@ Deno.test("new rules end those whose rights they take, and nobody else", () => {
     right(BOB, "read"),
     right(ALICE, "read", "10.9.0.1"),
   ];
-  const ended = (changes: Partial<AccessRules>) =>
-    endedBy(new Permissions(rules({ keys: [key(ALICE, "alice"), key(BOB, "bob")], ...changes })), rights)
-      .map((one) => rights.indexOf(one));
+  const ended = (changes: Partial<AccessRules>) => {
+    const permissions = new Permissions(rules({ keys: [key(ALICE, "alice"), key(BOB, "bob")], ...changes }));
+    return rights.flatMap((one, index) => permissions.permits(one) ? [] : [index]);
+  };
   const disk = (permissions: Record<string, Permission> | null, ...allow: string[]) => [
     { name: "disk", allow: allow.length === 0 ? null : ranges(...allow), permissions },
   ];
@@ -170,8 +164,42 @@ Deno.test("new rules end those whose rights they take, and nobody else", () => {
   assert.deepEqual(ended({ keys: [key(EVE, "alice"), key(BOB, "bob")] }), [0, 1, 3]);
   assert.deepEqual(ended({ exports: [] }), [0, 1, 2, 3]);
   // A key is needed from now on, and the other way round.
-  assert.deepEqual(endedBy(new Permissions(rules({ keys: [key(BOB, "bob")] })), [right(null, "read")]).length, 1);
+  assert.ok(!new Permissions(rules({ keys: [key(BOB, "bob")] })).permits(right(null, "read")));
   assert.deepEqual(ended({ keys: [] }), [0, 1, 2, 3]);
+});
+
+Deno.test("the log says why somebody does not come in", () => {
+  const permissions = new Permissions(rules({
+    allow: ranges("10.0.0.0/8"),
+    keys: [key(ALICE, "alice", "10.1.0.0/16"), key(BOB, "bob")],
+    exports: [{ name: "disk", allow: null, permissions: { alice: "read" } }],
+  }));
+  const here = address("10.1.0.1");
+  assert.equal(permissions.whyNot(ALICE, here), null);
+  assert.equal(permissions.whyNot(ALICE, address("10.2.0.1")), 'the key "alice" may not be used from there');
+  assert.equal(permissions.whyNot(BOB, here), 'the key "bob" may use no export');
+  assert.equal(permissions.whyNot(EVE, here), "its key is not known");
+  assert.equal(permissions.whyNot(null, here), "it named no key");
+  for (const id of [ALICE, null]) {
+    assert.equal(permissions.whyNot(id, address("192.0.2.1")), "nobody may connect from there");
+  }
+  assert.deepEqual([ALICE, EVE, null].map((id) => permissions.nameOf(id)), ["alice", null, null]);
+});
+
+Deno.test("who has no key at all is judged by its address alone", () => {
+  const permissions = new Permissions(rules({
+    allow: ranges("10.0.0.0/8"),
+    keys: [key(ALICE, "alice")],
+    exports: [
+      { name: "disk", allow: ranges("10.1.0.0/16"), permissions: { alice: "read" } },
+      { name: "open", allow: null, permissions: null },
+    ],
+  }));
+  const [inside, other, outside] = ["10.1.0.1", "10.2.0.1", "192.0.2.1"].map(address);
+  assert.deepEqual([inside, other, outside].map((from) => permissions.admitsTo("disk", from)), [true, false, false]);
+  assert.deepEqual([inside, other, outside].map((from) => permissions.admitsTo("open", from)), [true, true, false]);
+  assert.ok(!permissions.admitsTo("nothing", inside));
+  assert.ok(permissions.admitsTo("disk", { family: "unix", path: "" }));
 });
 
 Deno.test("rules survive being sent to another thread", () => {

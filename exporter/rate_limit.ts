@@ -96,8 +96,8 @@ export class RateLimiter {
   }
 }
 
-/** What is counted together: an IPv4 address, or the /64 of an IPv6 address. */
-function networkOf(address: SocketAddress): string | null {
+/** What is counted together: an IPv4 address, or the /64 of an IPv6 address. Null for what has no IP address. */
+export function networkOf(address: SocketAddress): string | null {
   const bytes = ipBytes(address);
   return bytes === null ? null : bytes.subarray(0, IPV6_NETWORK_BYTES).toHex();
 }

@@ -1,9 +1,10 @@
 /**
- * Who may do what: the exports, their sessions, and which of them writes. Pure rules (SPEC.md, 6.2 to 6.4), without I/O;
- * the door asks, and carries out what is answered.
+ * Who may do what: the exports, their sessions, and which of them writes. Pure rules (SPEC.md, 6 and 6.2 to 6.4), without
+ * I/O; the door asks, and carries out what is answered.
  *
  * @module
  */
+import type { SocketAddress } from "../ffi/sockaddr.ts";
 import {
   Access,
   type Description,
@@ -15,8 +16,9 @@ import {
   type ListEntry,
   type OpenRequest,
 } from "../protocol/grant.ts";
-import { LANES_MAX, LEASE_MS_MAX } from "../protocol/limits.ts";
+import { LEASE_MS_MAX } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
+import type { Permission, Permissions } from "./permissions.ts";
 import type { DiskRecord } from "./state.ts";
 
 /** An export as the registry knows it. */
@@ -34,22 +36,46 @@ export interface RegisteredExport {
   record: DiskRecord;
 }
 
+/** Whoever asks. */
+export interface Peer {
+  /** The key that it has proved to have, 32 hexadecimal digits; null without a key. */
+  readonly keyId: string | null;
+  /** Null where it could not be found out. */
+  readonly socketAddress: SocketAddress | null;
+  /** The same for people. */
+  readonly address: string;
+}
+
+/** One lane of a session, as far as it was ever asked for. */
+export interface SessionLane {
+  readonly generation: number;
+  connected: boolean;
+  /** From where it was asked for last. */
+  readonly socketAddress: SocketAddress | null;
+}
+
 /** One session. */
 export interface Session {
   /** 32 hexadecimal digits; or what names an NBD front-end's connections together. */
   readonly id: string;
   /** Names this session alone: one that begins after its end may have the same id. */
   readonly key: string;
+  /** It is all NBD clients of an export, which have no keys. */
+  readonly isNbd: boolean;
   readonly export: RegisteredExport;
   /** An {@link Access}. */
   readonly access: number;
   readonly holder: string;
   readonly address: string;
+  /** The key that opened it, and its name then; null without one. */
+  readonly keyId: string | null;
+  readonly keyName: string | null;
   readonly leaseMs: number;
   /** How many lanes it may have. */
   readonly lanesGranted: number;
-  /** The generation of each lane, and whether it has a connection. */
-  readonly lanes: Map<number, { generation: number; connected: boolean }>;
+  readonly lanes: Map<number, SessionLane>;
+  /** Cipher and digest of the connection that came last, by number; null before the first. */
+  suite: { readonly cipher: number; readonly digest: number } | null;
   /** It is being ended: nothing joins it any more. */
   ending: boolean;
 }
@@ -73,6 +99,14 @@ export type OpenDecision =
 /** What the door is to do about a JOIN. */
 export type JoinDecision = Refusal | { readonly kind: "granted"; readonly session: Session };
 
+/** How much there may be. */
+export interface RegistryLimits {
+  /** Sessions at once, those of NBD clients not counted. */
+  readonly sessions: number;
+  /** Lanes of one session. */
+  readonly lanes: number;
+}
+
 /** All exports and sessions of one exporter. */
 export class Registry {
   /** By their index. */
@@ -80,46 +114,66 @@ export class Registry {
   readonly #instance: Uint8Array;
   readonly #exports = new Map<string, RegisteredExport>();
   readonly #sorted: RegisteredExport[];
-  readonly #lanesMax: number;
+  #permissions: Permissions;
+  #limits: RegistryLimits;
   readonly #sessions = new Map<string, Session>();
   readonly #byKey = new Map<string, Session>();
   #opened = 0;
 
   /**
    * @param instance 16 random bytes, drawn at the start of the process
-   * @param lanesMax how many lanes a session is granted at most
+   * @param permissions who may use what
    */
-  constructor(instance: Uint8Array, exports: readonly RegisteredExport[], lanesMax: number = LANES_MAX) {
+  constructor(
+    instance: Uint8Array,
+    exports: readonly RegisteredExport[],
+    permissions: Permissions,
+    limits: RegistryLimits,
+  ) {
     this.exports = exports;
     this.#instance = instance;
-    this.#lanesMax = lanesMax;
+    this.#permissions = permissions;
+    this.#limits = limits;
     for (const one of exports) this.#exports.set(one.name, one);
     const encoder = new TextEncoder();
     this.#sorted = [...exports].sort((a, b) => compareBytes(encoder.encode(a.name), encoder.encode(b.name)));
   }
 
-  /** The exports after a name, in the order of their names' bytes, at most so many. */
-  list(after: string, most: number): { entries: ListEntry[]; more: boolean } {
-    const encoder = new TextEncoder();
-    const limit = encoder.encode(after);
-    const rest = this.#sorted.filter((one) => after === "" || compareBytes(encoder.encode(one.name), limit) > 0);
-    const entries = rest.slice(0, most).map((one) => ({
-      name: one.name,
-      size: one.shape.size,
-      access: accessOf(one),
-      features: one.features,
-    }));
-    return { entries, more: rest.length > most };
+  /**
+   * Everything is decided by these from now on.
+   *
+   * @returns the sessions whose rights are gone: they are to be ended
+   */
+  replace(permissions: Permissions, limits: RegistryLimits): Session[] {
+    this.#permissions = permissions;
+    this.#limits = limits;
+    return [...this.#sessions.values()].filter((session) => !session.ending && !this.#isPermitted(session));
   }
 
-  /** What there is to know about an export, or null. */
-  describe(name: string): Description | null {
+  /** The exports after a name that the peer may see, in the order of their names' bytes, at most so many. */
+  list(after: string, most: number, peer: Peer): { entries: ListEntry[]; more: boolean } {
+    const encoder = new TextEncoder();
+    const limit = encoder.encode(after);
+    const entries: ListEntry[] = [];
+    for (const one of this.#sorted) {
+      if (after !== "" && compareBytes(encoder.encode(one.name), limit) <= 0) continue;
+      const access = this.#accessTo(one, peer);
+      if (access === null) continue;
+      if (entries.length === most) return { entries, more: true };
+      entries.push({ name: one.name, size: one.shape.size, access, features: one.features });
+    }
+    return { entries, more: false };
+  }
+
+  /** What there is to know about an export, or null: there is none that the peer may see. */
+  describe(name: string, peer: Peer): Description | null {
     const one = this.#exports.get(name);
-    if (one === undefined) return null;
+    const access = one === undefined ? null : this.#accessTo(one, peer);
+    if (one === undefined || access === null) return null;
     const holder = this.#writer(one);
     return {
       ...one.shape,
-      access: accessOf(one),
+      access,
       features: one.features,
       identities: this.identities(one),
       current: holder === null ? null : currentOf(holder),
@@ -152,12 +206,17 @@ export class Registry {
   }
 
   /** Whether a session may begin, under SPEC.md 6.2 and 6.3. A granted one must be entered by {@link begin}. */
-  open(request: OpenRequest, address: string): OpenDecision {
+  open(request: OpenRequest, peer: Peer): OpenDecision {
     const one = this.#exports.get(request.export);
-    if (one === undefined) return refusal(Status.NOT_FOUND, `There is no export "${request.export}"`);
+    const access = one === undefined ? null : this.#accessTo(one, peer);
+    if (one === undefined || access === null) {
+      return refusal(Status.NOT_FOUND, `There is no export "${request.export}"`);
+    }
     const writes = request.access === Access.READ_WRITE;
-    if (writes && accessOf(one) !== Access.READ_WRITE) {
-      return refusal(Status.DENIED, `The export "${one.name}" is read-only`);
+    if (writes && access !== Access.READ_WRITE) {
+      const isAll = accessOf(one) !== Access.READ_WRITE;
+      const text = isAll ? `The export "${one.name}" is read-only` : `You may only read the export "${one.name}"`;
+      return refusal(Status.DENIED, text);
     }
     const id = hexOf(request.session);
     if (this.#sessions.has(id)) return refusal(Status.SESSION_EXISTS, "This session exists already: join it");
@@ -170,16 +229,24 @@ export class Registry {
         return refusal(Status.EPOCH_CHANGED, `Another writer has taken over the export "${one.name}"`);
       }
     }
+    const dst = [...this.#sessions.values()].filter(({ isNbd }) => !isNbd);
+    if (dst.length >= this.#limits.sessions) {
+      return refusal(Status.TOO_MANY, `The exporter has ${dst.length} sessions already`);
+    }
     const session: Session = {
       id,
       key: `${id}.${++this.#opened}`,
+      isNbd: false,
       export: one,
       access: request.access,
       holder: request.holder,
-      address,
+      address: peer.address,
+      keyId: peer.keyId,
+      keyName: this.#permissions.nameOf(peer.keyId),
       leaseMs: Math.min(request.leaseMs ?? 0, LEASE_MS_MAX),
-      lanesGranted: Math.min(Math.max(request.lanes ?? 1, 1), this.#lanesMax),
+      lanesGranted: Math.min(Math.max(request.lanes ?? 1, 1), this.#limits.lanes),
       lanes: new Map(),
+      suite: null,
       ending: false,
     };
     return this.#admit(session, request.steal, id);
@@ -191,13 +258,17 @@ export class Registry {
       {
         id,
         key: id,
+        isNbd: true,
         export: one,
         access: accessOf(one),
         holder: "NBD clients",
         address,
+        keyId: null,
+        keyName: null,
         leaseMs: 0,
         lanesGranted: 1,
         lanes: new Map(),
+        suite: null,
         ending: false,
       },
       false,
@@ -205,10 +276,14 @@ export class Registry {
     );
   }
 
-  /** Whether a lane may be joined. */
-  join(request: JoinRequest): JoinDecision {
+  /** Whether a lane may be joined: under the key that opened the session, and from where its right holds. */
+  join(request: JoinRequest, peer: Peer): JoinDecision {
     const session = this.find(hexOf(request.session));
-    if (session === null || session.ending) return refusal(Status.NO_SESSION, "There is no such session");
+    const isTheirs = session !== null && session.keyId === peer.keyId &&
+      this.#permits(session, peer.socketAddress);
+    if (session === null || session.ending || !isTheirs) {
+      return refusal(Status.NO_SESSION, "There is no such session");
+    }
     if (request.lane >= session.lanesGranted) {
       const text = `The session was granted ${session.lanesGranted} lane(s), and lane ${request.lane} is none of them`;
       return refusal(Status.BAD_REQUEST, text);
@@ -246,6 +321,26 @@ export class Registry {
     const isSame = recordAs !== "" && one.record.session === recordAs;
     const record = isSame ? null : { ...one.record, writeEpoch: one.record.writeEpoch + 1, session: recordAs };
     return { kind: "granted", session, record };
+  }
+
+  /** The {@link Access} of a peer to an export at most; null: it is to learn nothing of it. */
+  #accessTo(one: RegisteredExport, peer: Peer): number | null {
+    const permission = this.#permissions.accessTo(one.name, peer.keyId, peer.socketAddress);
+    if (permission === null) return null;
+    return permission === "read" ? Access.READ : accessOf(one);
+  }
+
+  /** Whether the session's right holds from each address that it is used from. */
+  #isPermitted(session: Session): boolean {
+    // The clients of an NBD front-end are let in, and sent away, where they connect.
+    if (session.isNbd) return true;
+    for (const { socketAddress } of session.lanes.values()) if (!this.#permits(session, socketAddress)) return false;
+    return true;
+  }
+
+  #permits(session: Session, address: SocketAddress | null): boolean {
+    const access: Permission = session.access === Access.READ_WRITE ? "read-write" : "read";
+    return this.#permissions.permits({ export: session.export.name, keyId: session.keyId, address, access });
   }
 
   #writer(one: RegisteredExport): Session | null {

@@ -3,10 +3,12 @@
  *
  * @module
  */
+import type { CryptoChoice } from "../engine/cryptography.ts";
 import { layerNeeds } from "../engine/layers/mod.ts";
 import { makeWakeFd, Thread } from "../engine/thread.ts";
 import { DATA_SLOTS } from "./data.ts";
-import { VISITORS_MAX } from "./door.ts";
+import type { Access } from "./admission.ts";
+import { DOOR_SLOTS } from "./door.ts";
 import type {
   DataInit,
   DataQuestion,
@@ -21,6 +23,8 @@ import type {
 /** What the threads are started with. */
 export interface ThreadsOptions {
   readonly loop: "auto" | "uring" | "poll";
+  /** Who does their cryptography. */
+  readonly crypto: CryptoChoice;
   /** How many data-path Workers. */
   readonly workers: number;
   readonly exports: readonly ServedExport[];
@@ -38,7 +42,7 @@ interface Connection {
 
 /** An exporter's threads. */
 export class Threads {
-  readonly #loop: ThreadsOptions["loop"];
+  readonly #options: ThreadsOptions;
   readonly #report: (event: ThreadEvent) => void;
   readonly #connections: readonly Connection[];
   readonly #doorWake: number;
@@ -52,7 +56,7 @@ export class Threads {
     doorWake: number,
     data: readonly Thread<DataQuestion, ThreadEvent>[],
   ) {
-    this.#loop = options.loop;
+    this.#options = options;
     this.#report = report;
     this.#connections = connections;
     this.#doorWake = doorWake;
@@ -80,7 +84,7 @@ export class Threads {
       };
       return Thread.start<DataInit, DataQuestion, ThreadEvent>(
         new URL("./data_worker.ts", import.meta.url),
-        { loop: options.loop, slots: DATA_SLOTS, wakeFd, init, transfer: [dataPort] },
+        { loop: options.loop, crypto: options.crypto, slots: DATA_SLOTS, wakeFd, init, transfer: [dataPort] },
         report,
       );
     }));
@@ -102,7 +106,7 @@ export class Threads {
   }
 
   /**
-   * Starts the door: from now on clients come in.
+   * Starts the door: from now on clients come in. The keys' secrets are the door's then, and gone here.
    *
    * @throws {Error} when it cannot start
    */
@@ -111,14 +115,24 @@ export class Threads {
     this.#door = await Thread.start<DoorInit, DoorQuestion, ThreadEvent>(
       new URL("./door_worker.ts", import.meta.url),
       {
-        loop: this.#loop,
-        slots: VISITORS_MAX,
+        loop: this.#options.loop,
+        crypto: this.#options.crypto,
+        slots: DOOR_SLOTS,
         wakeFd: this.#doorWake,
         init: { ...init, data },
-        transfer: data.map(({ port }) => port),
+        transfer: [...data.map(({ port }) => port), ...secretsOf(init.access)],
       },
       this.#report,
     );
+  }
+
+  /**
+   * Has everything decided by other rules from now on. The keys' secrets are the door's then, and gone here.
+   *
+   * @returns how many sessions end, whose rights are gone. The door is open
+   */
+  async reload(access: Access): Promise<number> {
+    return await this.#door!.ask({ ask: "reload", access }, secretsOf(access)) as number;
   }
 
   /** Who uses the exports. The door is open. */
@@ -158,6 +172,11 @@ export class Threads {
 /** Whether all lanes of an export live in the first data-path Worker. */
 export function livesInOneWorker({ layers }: Pick<ServedExport, "layers">): boolean {
   return layers.some((layer) => layerNeeds(layer).oneWorker);
+}
+
+/** Given away with a message, so that there is no second copy of them. */
+function secretsOf({ secrets }: Access): ArrayBuffer[] {
+  return secrets.map(({ secret }) => secret.buffer);
 }
 
 function diesAs(what: string, failed: Promise<Error>): Promise<Error> {

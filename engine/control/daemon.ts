@@ -34,6 +34,8 @@ export interface Daemon {
    * @throws {Error} when it is in use and not forced: it goes on serving
    */
   leave(force: boolean): Promise<void>;
+  /** Reads its configuration again, when SIGHUP asks for it; says in the log what came of it. Without it, SIGHUP is nothing. */
+  reload?(): Promise<void>;
   /** Resolves, and never rejects, at its end: with what ended it, or null when it was asked to. */
   readonly ended: Promise<Error | null>;
 }
@@ -127,17 +129,21 @@ async function serve(
 /** The signals that ask a daemon to leave. One that comes before it serves counts from then on; the next one kills. */
 class Signals {
   readonly #listeners = new Map<Deno.Signal, () => void>();
-  readonly #ignore = () => {};
+  readonly #onHangup = () => this.#reload();
   readonly #endsWithTerminal: boolean;
   readonly #interrupt = new AbortController();
   #early = 0;
   #leave: (() => void) | null = null;
+  #daemon: Daemon | null = null;
+  /** The reload that runs, and then the one that was asked for meanwhile: however often, once. */
+  #reloading = false;
+  #mustReload = false;
 
   constructor(endsWithTerminal: boolean) {
     this.#endsWithTerminal = endsWithTerminal;
     const leaving: Deno.Signal[] = ["SIGINT", "SIGTERM"];
     if (endsWithTerminal) leaving.push("SIGHUP");
-    else Deno.addSignalListener("SIGHUP", this.#ignore);
+    else Deno.addSignalListener("SIGHUP", this.#onHangup);
     for (const signal of leaving) {
       const listener = () => this.#onSignal(signal);
       this.#listeners.set(signal, listener);
@@ -152,6 +158,8 @@ class Signals {
 
   /** From now on signals go to the daemon. */
   hand(daemon: Daemon, kind: DaemonKind, json: boolean): void {
+    this.#daemon = daemon;
+    if (this.#mustReload) this.#reload();
     let busy = false;
     this.#leave = async () => {
       if (busy) return;
@@ -170,7 +178,18 @@ class Signals {
 
   stop(): void {
     for (const [signal, listener] of this.#listeners) Deno.removeSignalListener(signal, listener);
-    if (!this.#endsWithTerminal) Deno.removeSignalListener("SIGHUP", this.#ignore);
+    if (!this.#endsWithTerminal) Deno.removeSignalListener("SIGHUP", this.#onHangup);
+  }
+
+  async #reload(): Promise<void> {
+    this.#mustReload = true;
+    if (this.#daemon === null || this.#reloading) return;
+    this.#reloading = true;
+    while (this.#mustReload) {
+      this.#mustReload = false;
+      await this.#daemon.reload?.();
+    }
+    this.#reloading = false;
   }
 
   #onSignal(signal: Deno.Signal): void {
