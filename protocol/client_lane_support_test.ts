@@ -9,7 +9,7 @@ import { concat, hex, le } from "../tests/vectors/primitives.ts";
 import { ClientLane, type ClientLaneOptions } from "./client_lane.ts";
 import { Arena, Feed, Script, XXH64 } from "./client_support_test.ts";
 import { FrameCodec } from "./codec.ts";
-import { handoffOf } from "./harness_test.ts";
+import type { TransmitRoom } from "./frame_sender.ts";
 import { Operation } from "./request.ts";
 
 /** The lane's number. */
@@ -23,6 +23,10 @@ export class LaneBench {
   readonly events: string[] = [];
   /** What was sent, message by message, as it was when it was queued. */
   sent: Uint8Array[] = [];
+  /** Where each lay. */
+  places: { at: number; bytes: number }[] = [];
+  /** With a keyed suite: those of the next connection, as this side sees them. */
+  keys: { send: Uint8Array; receive: Uint8Array } = { send: new Uint8Array(32), receive: new Uint8Array(32) };
   script: Script;
   feed: Feed;
   onCompleted: (slot: number) => void = () => {};
@@ -30,14 +34,22 @@ export class LaneBench {
   /** The lane has more to do, in a turn to come. */
   isAgainWanted = false;
 
-  constructor(readonly suite: Suite = XXH64, options: Partial<ClientLaneOptions> = {}, arena = new Arena()) {
+  constructor(
+    readonly suite: Suite = XXH64,
+    options: Partial<ClientLaneOptions> = {},
+    arena = new Arena(),
+    readonly room: TransmitRoom | null = null,
+  ) {
     this.arena = arena;
     this.arena.core.bytes.fill(0xee, this.arena.payloadAt(0) - 4096);
     const { events } = this;
     const turn = () => this.turn;
     const allOptions = { lane: LANE, depth: 4, maxPayload: 65536, controlAt: this.arena.scratchAt, ...options };
     this.lane = new ClientLane(this.arena.core, allOptions, {
-      transmit: (at, bytes) => this.sent.push(this.arena.core.bytes.slice(at, at + bytes)),
+      transmit: (at, bytes) => {
+        this.sent.push(this.arena.core.bytes.slice(at, at + bytes));
+        this.places.push({ at, bytes });
+      },
       completed: (slot, status, payloadBytes) => {
         events.push(`completed ${slot} ${status} ${payloadBytes}`);
         this.onCompleted(slot);
@@ -59,13 +71,17 @@ export class LaneBench {
 
   /** A new connection, on which the door has sent and received two frames already. */
   connect(now = 0): void {
-    this.script = new Script(this.suite);
+    this.script = new Script(this.suite, this.keys.receive);
     this.script.n = 2;
     this.feed = new Feed(this.arena, this.lane);
     this.sent = [];
+    this.places = [];
+    const { cipher, digest, keyed } = this.suite;
+    const handoff = { cipher, digest, keys: keyed ? this.keys : null, sent: 2, received: 2 };
     this.lane.connect(
-      new FrameCodec(this.arena.core, this.arena.cryptography, this.arena.codecAt, handoffOf(this.suite.digest, 2, 2)),
+      new FrameCodec(this.arena.core, this.arena.cryptography, this.arena.codecAt, handoff),
       now,
+      this.room,
     );
   }
 
@@ -83,14 +99,20 @@ export class LaneBench {
     this.settle();
   }
 
+  /** The next turn. */
+  next(): void {
+    this.turn++;
+    if (!this.isAgainWanted) return;
+    this.isAgainWanted = false;
+    this.lane.run();
+    if (this.feed.isWaiting) this.feed.resume();
+  }
+
   /** The turns that the lane wants. */
   settle(): void {
     for (let turns = 0; this.isAgainWanted; turns++) {
       assert.ok(turns < 10_000, "a lane does not want turns for ever");
-      this.isAgainWanted = false;
-      this.turn++;
-      this.lane.run();
-      if (this.feed.isWaiting) this.feed.resume();
+      this.next();
     }
   }
 

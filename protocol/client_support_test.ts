@@ -84,11 +84,13 @@ export class Room implements TransmitRoom {
 /** Frames of one direction, numbered and sealed by the independent script. */
 export class Script {
   n = 0;
-  constructor(readonly suite: Suite) {}
+
+  /** @param key of the exporter's direction, with a keyed suite */
+  constructor(readonly suite: Suite, readonly key: Uint8Array = new Uint8Array(32)) {}
 
   /** The bytes of the next frame. */
   next(frame: Omit<Frame, "name" | "from">): Uint8Array {
-    const sealed = seal(this.suite, new Uint8Array(32), { name: "", from: "exporter", ...frame }, this.n++);
+    const sealed = seal(this.suite, this.key, { name: "", from: "exporter", ...frame }, this.n++);
     return concat(sealed.header, sealed.payloadTag, sealed.headerTag, sealed.payload);
   }
 }

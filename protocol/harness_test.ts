@@ -112,7 +112,7 @@ export class Feeder {
       return true;
     }
     const missing = consumer.payloadBytes - this.#payload.length;
-    this.#payload.push(...this.#input.splice(0, missing));
+    for (const byte of this.#input.splice(0, missing)) this.#payload.push(byte);
     if (this.#payload.length < consumer.payloadBytes) return false;
     // Once only: between two calls the machine may have opened some of it.
     if (consumer.payloadAt >= 0 && !this.#isPlaced) this.#memory.bytes.set(this.#payload, consumer.payloadAt);
