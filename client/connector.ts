@@ -326,8 +326,10 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     const { where, digests, ciphers = [Cipher.NONE] } = this.#target;
     const { acceptedCiphers, acceptedDigests } = this.#door!;
     if (!ciphers.some((cipher) => acceptedCiphers.includes(cipher))) {
+      // Nothing but "none" is what an exporter accepts that has no key.
+      const isOpen = acceptedCiphers.every((cipher) => cipher === Cipher.NONE);
       return `there is no cipher in common: ${where} accepts ${listOf(acceptedCiphers, cipherName)}, this side ` +
-        `${listOf(ciphers, cipherName)} (see --cipher)`;
+        `${listOf(ciphers, cipherName)} (${isOpen ? "was the exporter started without --key? " : ""}see --cipher)`;
     }
     return `there is no digest in common: ${where} accepts ${listOf(acceptedDigests, digestName)}, this side ` +
       `${listOf(digests, digestName)} (see --digest)`;

@@ -3,7 +3,15 @@ import type { Endpoint } from "../../engine/control/address.ts";
 import { Random } from "../../engine/random.ts";
 import { openLocal } from "../../exporter/local.ts";
 import { copy, type CopyOptions, type CopyProgress, type CopyResult } from "../../client/copy.ts";
-import { exportOf, type LoopName, MIB, startTestExporter, testEachLoop, type TestExporter } from "./fixture.ts";
+import {
+  exportOf,
+  type LoopName,
+  MIB,
+  plainChannel,
+  startTestExporter,
+  testEachLoop,
+  type TestExporter,
+} from "./fixture.ts";
 import { Workplace } from "../cli/program.ts";
 
 /** A folder that is removed at the end of the scope. */
@@ -30,8 +38,7 @@ function remote({ host, port }: TestExporter, name: string): Endpoint {
 function copied(loop: LoopName, from: Endpoint, to: Endpoint, more: Partial<CopyOptions> = {}): Promise<CopyResult> {
   return copy(from, to, {
     depth: 32,
-    loop,
-    digests: ["xxh64"],
+    ...plainChannel(loop),
     holder: "a test",
     verify: true,
     onProgress: null,

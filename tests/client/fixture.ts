@@ -7,6 +7,9 @@ import assert from "node:assert/strict";
 import { type BlockClient, Operation, PENDING } from "../../engine/block.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { HostPort } from "../../engine/control/address.ts";
+import type { Key } from "../../engine/control/key_file.ts";
+import type { CryptoChoice } from "../../engine/cryptography.ts";
+import { LIMIT_DEFAULTS } from "../../exporter/config_security.ts";
 import {
   type ExporterOptions,
   type ExportOptions,
@@ -16,6 +19,7 @@ import {
 import { Connector } from "../../client/connector.ts";
 import { makeLocalEngine, turnUntil } from "../../client/local_engine.ts";
 import { joinLane, type OpenedSession, openSession, resolveTarget } from "../../client/open.ts";
+import type { ChannelOptions } from "../../client/options.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
 
 export const MIB = 1024 * 1024;
@@ -32,7 +36,8 @@ export interface TestExporter extends HostPort, AsyncDisposable {
 
 /** An export with what is usual. */
 export function exportOf(name: string, path: string, more: Partial<ExportOptions> = {}): ExportOptions {
-  return { name, path, readOnly: false, shared: false, direct: false, layers: [], ...more };
+  const open = { allow: null, permissions: null };
+  return { name, path, readOnly: false, shared: false, direct: false, layers: [], ...open, ...more };
 }
 
 /** Starts an exporter on a free port. */
@@ -51,6 +56,12 @@ export async function startTestExporter(
     stateDir,
     digests,
     workers: 1,
+    keys: [],
+    allow: null,
+    limits: LIMIT_DEFAULTS,
+    insecure: false,
+    ciphers: ["none"],
+    crypto: "wasm",
     ...more,
   });
   let isStopped = false;
@@ -71,6 +82,9 @@ export interface TestOpen {
   readonly steal?: boolean;
   readonly depth?: number;
   readonly digests?: readonly string[];
+  /** Names of ciphers; the key is left as it is. */
+  readonly ciphers?: readonly string[];
+  readonly key?: Key | null;
   readonly holder?: string;
   readonly lanes?: number;
   /** The session's id; another each time where it is left out. */
@@ -91,11 +105,12 @@ export class TestClient implements AsyncDisposable, SessionOwner, BlockClient {
   readonly completions: Uint32Array;
   readonly statuses: Int32Array;
   session: ClientSession | null = null;
+  cipher = -1;
   digest = -1;
   readonly #connector: Connector;
 
-  constructor(loop: LoopName) {
-    this.engine = makeLocalEngine(loop, SLOTS);
+  constructor(loop: LoopName, crypto: CryptoChoice = "wasm") {
+    this.engine = makeLocalEngine(loop, SLOTS, crypto);
     this.#connector = new Connector(this.engine);
     this.slots = this.engine.slots.reserve(128)!;
     this.completions = new Uint32Array(this.engine.slots.count);
@@ -105,8 +120,8 @@ export class TestClient implements AsyncDisposable, SessionOwner, BlockClient {
   /** Opens a session; rejects with the reason. */
   async open(exporter: HostPort, options: TestOpen = {}): Promise<ClientSession> {
     let reason: string | null = null;
-    const { answerMs } = options;
-    const target = await resolveTarget(exporter, options.digests ?? ["xxh64"]);
+    const { answerMs, ciphers = ["none"], digests = ["xxh64"], key = null } = options;
+    const target = await resolveTarget(exporter, { ciphers, digests, key });
     const session = options.session ?? crypto.getRandomValues(new Uint8Array(16));
     const open = {
       target: answerMs === undefined ? target : { ...target, answerMs },
@@ -121,6 +136,7 @@ export class TestClient implements AsyncDisposable, SessionOwner, BlockClient {
     };
     const opened = (result: OpenedSession) => {
       this.session = result.session;
+      this.cipher = result.cipher;
       this.digest = result.digest;
     };
     const failed = (text: string) => reason = text;
@@ -206,8 +222,8 @@ export class TestClient implements AsyncDisposable, SessionOwner, BlockClient {
 }
 
 /** Registers a test for each loop, at both ends. */
-export function testEachLoop(name: string, run: (loop: LoopName) => Promise<void>): void {
-  for (const loop of LOOPS) Deno.test(`${loop}: ${name}`, () => run(loop));
+export function testEachLoop(name: string, run: (loop: LoopName) => Promise<void>, ignore = false): void {
+  for (const loop of LOOPS) Deno.test({ name: `${loop}: ${name}`, ignore, fn: () => run(loop) });
 }
 
 /** Bytes that differ from place to place. */
@@ -219,4 +235,9 @@ export function pattern(bytes: number, seed: number): Uint8Array {
     data[i] = state >>> 24;
   }
   return data;
+}
+
+/** How a client of a test speaks where it has no key. */
+export function plainChannel(loop: LoopName): ChannelOptions {
+  return { key: null, ciphers: ["none"], digests: ["xxh64"], crypto: "wasm", loop };
 }

@@ -16,6 +16,7 @@ import {
   type LoopName,
   LOOPS,
   MIB,
+  plainChannel,
   startTestExporter,
   TestClient,
   testEachLoop,
@@ -132,9 +133,10 @@ testEachLoop("a lane that was not granted, or of a session that is not there, is
 
 /** The threads of an attachment over NBD. */
 async function openThreads(loop: LoopName, exporter: TestExporter, lanes: number, signal?: AbortSignal) {
-  const target = await resolveTarget(exporter, DIGESTS);
+  const target = await resolveTarget(exporter, plainChannel(loop));
   const open = { target, name: "disk", readOnly: false, steal: false, depth: 16, holder: "a test" };
-  return await LaneThreads.open({ open, lanes, frontend: "nbd", loop }, signal ?? new AbortController().signal);
+  const options = { open, lanes, frontend: "nbd", loop, crypto: "wasm" } as const;
+  return await LaneThreads.open(options, signal ?? new AbortController().signal);
 }
 
 for (const loop of LOOPS) {

@@ -3,7 +3,7 @@ import { describeExport, listExports } from "../../client/query.ts";
 import { Operation } from "../../engine/block.ts";
 import { listenOn, localAddress } from "../../ffi/socket.ts";
 import { close } from "../../ffi/libc.ts";
-import { exportOf, MIB, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
+import { exportOf, MIB, plainChannel, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
 
 /** Opens what cannot be opened; gives the reason. */
 async function refusal(client: TestClient, ...args: Parameters<TestClient["open"]>): Promise<string> {
@@ -44,11 +44,11 @@ testEachLoop("a shared export has many writers", async (loop) => {
   await two.open(exporter);
 });
 
-testEachLoop("without a checksum in common both lists are named", async (loop) => {
+testEachLoop("without a digest in common both lists are named", async (loop) => {
   await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:1M")], ["crc32c"]);
   await using client = new TestClient(loop);
   const reason = await refusal(client, exporter, { digests: ["xxh64", "none"] });
-  assert.match(reason, /no checksum in common: .* accepts crc32c, this side xxh64, none/);
+  assert.match(reason, /no digest in common: .* accepts crc32c, this side xxh64, none \(see --digest\)$/);
   await client.open(exporter, { digests: ["none", "crc32c"] });
 });
 
@@ -124,7 +124,7 @@ testEachLoop("whoever waits for the present holder to end is told so, and waits 
 
 testEachLoop("a peer that is no exporter is called so", async (loop) => {
   const answers: [string, RegExp][] = [
-    ["", /closed the connection before it had answered: is it a DST exporter\?/],
+    ["", /closed the connection before it had answered: is it a DST exporter, and does it admit this address\?$/],
     ["HTTP/1.1 400 Bad Request\r\n\r\n", /what listens on .* is not a DST exporter/],
   ];
   for (const [answer, message] of answers) {
@@ -147,7 +147,7 @@ testEachLoop("exports are listed by name and described", async (loop) => {
     exportOf("a", "mem:2M", { readOnly: true }),
     exportOf("m", "mem:3M", { shared: true }),
   ]);
-  const options = { loop, digests: ["xxh64"] };
+  const options = plainChannel(loop);
   const { host, port } = exporter;
   const list = await listExports(host, port, options);
   assert.deepEqual(list.map(({ name, size, access }) => [name, size, access]), [

@@ -7,7 +7,7 @@ import { Digest } from "../../protocol/wire.ts";
 import { Connector } from "../../client/connector.ts";
 import { resolveTarget } from "../../client/open.ts";
 import { ClientSession } from "../../client/session.ts";
-import { exportOf, MIB, pattern, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
+import { exportOf, MIB, pattern, plainChannel, startTestExporter, TestClient, testEachLoop } from "./fixture.ts";
 import { Workplace } from "../cli/program.ts";
 
 const GIB = 1024 * MIB;
@@ -102,7 +102,7 @@ testEachLoop("requests longer than the maximum payload are sent in parts", async
   await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:8M")]);
   await using client = new TestClient(loop);
   const control = client.engine.slots.reserve(1)!;
-  const target = await resolveTarget(exporter, ["crc32c"]);
+  const target = await resolveTarget(exporter, { ...plainChannel(loop), digests: ["crc32c"] });
   const connection = new Connector(client.engine).connect(target, {
     ready: (door) =>
       door.open({
