@@ -43,6 +43,7 @@ export const command: Command = {
     examples: [
       ["attach server/disk.img", "makes the export disk.img of server a device, say /dev/ublkb0"],
       ["attach [2001:db8::1]:7701/data --read-only --background", "reads only; returns when the device is there"],
+      ["attach server/disk.img --key backup.key --lanes 4", "encrypts everything, over four connections"],
       ["attach server/disk.img --nbd unix:/run/disk.sock", "serves it to programs that speak NBD, without the kernel"],
     ],
   },
