@@ -1,35 +1,12 @@
 /**
  * Frames, hellos and TLVs written and read by hand from `protocol/SPEC.md`, apart from the product's own code: only
- * numbers are shared. Digests are hash-wasm's.
+ * numbers are shared. How frames are sealed stands in `channel.ts`.
  *
  * @module
  */
-import { createCRC32, createXXHash64, type IHasher } from "hash-wasm";
-import { Digest } from "../../protocol/wire.ts";
-
-/** The Castagnoli polynomial, reflected (RFC 3720, B.4). */
-const CASTAGNOLI = 0x82f63b78;
-
-const crc32c = await createCRC32(CASTAGNOLI);
-const xxh64 = await createXXHash64();
 
 /** Bytes of a frame's header (SPEC.md, section 4). */
 export const HEADER = 48;
-
-/** Bytes of a tag under a digest. */
-export function tagBytes(digest: number): number {
-  return digest === Digest.NONE ? 0 : 8;
-}
-
-/** The digest of the bytes as it stands on the wire: little-endian, eight bytes. */
-export function tag(digest: number, bytes: Uint8Array): Uint8Array {
-  const out = new Uint8Array(tagBytes(digest));
-  if (digest === Digest.NONE) return out;
-  const hasher: IHasher = digest === Digest.CRC32C ? crc32c : xxh64;
-  // The library gives both in big-endian order.
-  out.set(hasher.init().update(bytes).digest("binary").reverse());
-  return out;
-}
 
 /** The fields of a frame; what is not given is zero. */
 export interface FrameFields {
@@ -46,6 +23,8 @@ export interface FrameFields {
   /** What the header says of the payload's length; by default the truth. */
   readonly payloadBytes?: number;
   readonly magic?: number;
+  /** What the header says of its number; by default that of the frame. */
+  readonly number?: number | bigint;
 }
 
 /** A frame that was received; its tags, magic, number and zero byte were right. */
@@ -61,11 +40,9 @@ export interface Frame {
   readonly payload: Uint8Array;
 }
 
-/** A whole frame. */
-export function frame(digest: number, number: number, fields: FrameFields): Uint8Array {
-  const payload = fields.payload ?? new Uint8Array(0);
-  const tagLength = tagBytes(digest);
-  const bytes = new Uint8Array(HEADER + 2 * tagLength + payload.length);
+/** The 48 bytes of a header in clear. */
+export function headerOf(number: number, fields: FrameFields): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(HEADER);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, fields.magic ?? 0x31545344, true);
   bytes[4] = fields.type;
@@ -76,12 +53,9 @@ export function frame(digest: number, number: number, fields: FrameFields): Uint
   view.setUint32(12, fields.sequence ?? 0, true);
   view.setBigUint64(16, BigInt(fields.offset ?? 0), true);
   view.setBigUint64(24, BigInt(fields.length ?? 0), true);
-  view.setUint32(32, fields.payloadBytes ?? payload.length, true);
+  view.setUint32(32, fields.payloadBytes ?? fields.payload?.length ?? 0, true);
   view.setUint32(36, fields.status ?? 0, true);
-  view.setBigUint64(40, BigInt(number), true);
-  if (payload.length > 0) bytes.set(tag(digest, payload), HEADER);
-  bytes.set(tag(digest, bytes.slice(0, HEADER + tagLength)), HEADER + tagLength);
-  bytes.set(payload, HEADER + 2 * tagLength);
+  view.setBigUint64(40, BigInt(fields.number ?? number), true);
   return bytes;
 }
 

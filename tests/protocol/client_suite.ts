@@ -7,9 +7,11 @@
 import assert from "node:assert/strict";
 import { Operation } from "../../protocol/request.ts";
 import type { Frame } from "./bytes.ts";
+import { registerClientChannelCases } from "./client_suite_channel.ts";
 import { registerClientDoorCases } from "./client_suite_door.ts";
 import { registerClientLaneCases } from "./client_suite_lane.ts";
-import type { Feeding } from "./peer.ts";
+import type { PresharedKey } from "./channel.ts";
+import type { Manner } from "./peer.ts";
 import { type GrantWish, ScriptedExporter, type Visit } from "./scripted_exporter.ts";
 
 /** A request's outcome. */
@@ -25,19 +27,26 @@ export interface RemoteDisk {
   submit(operation: number, offset: number, length: number, flags?: number, payload?: Uint8Array): Promise<Outcome>;
   /** Ends the session; whether the exporter has confirmed it. */
   leave(): Promise<boolean>;
+  /** Gives back what it holds, when it has left or is lost. */
+  close(): void;
   /** Resolves with the reason when the session is over otherwise. */
   readonly lost: Promise<string>;
   /** What the exporter has announced: `shutting down`, `resized SIZE`. */
   readonly events: readonly string[];
 }
 
+/** How to attach, under the suite's key. What is not given: read-write, and all algorithms that suit it. */
+export interface AttachOptions {
+  readonly readOnly?: boolean;
+  readonly steal?: boolean;
+  readonly ciphers?: readonly number[];
+  readonly digests?: readonly number[];
+}
+
 /** A client to be tested. */
 export interface ClientUnderTest {
-  /** Opens the export `disk` with all digests acceptable but for those left out; rejects with the reason. */
-  attach(
-    port: number,
-    options: { readOnly?: boolean; steal?: boolean; digests?: readonly number[] },
-  ): Promise<RemoteDisk>;
+  /** Opens the export `disk`; rejects with the reason. */
+  attach(port: number, options: AttachOptions): Promise<RemoteDisk>;
   /** Gives everything back. */
   end(): Promise<void>;
 }
@@ -46,16 +55,18 @@ export interface ClientUnderTest {
 export interface ClientSuite {
   readonly name: string;
   readonly start: () => ClientUnderTest;
-  readonly digest: number;
-  readonly feeding: Feeding;
-  readonly seed: number;
+  readonly manner: Manner;
+  readonly key: PresharedKey | null;
+  /** All that the client can do under that key. */
+  readonly ciphers: readonly number[];
   readonly skip?: readonly { readonly reason: string; readonly tests: readonly string[] }[];
 }
 
 /** What cases are registered with. */
 export interface ClientCases {
-  readonly digest: number;
-  readonly seed: number;
+  readonly manner: Manner;
+  readonly key: PresharedKey | null;
+  readonly ciphers: readonly number[];
   test(name: string, body: (client: ClientUnderTest, exporter: ScriptedExporter) => Promise<void>): void;
   /** A test with a session that was granted. */
   sessionTest(name: string, wish: GrantWish, body: (disk: RemoteDisk, visit: Visit) => Promise<void>): void;
@@ -73,7 +84,7 @@ const EIO = -5;
 /** Registers the suite's tests. */
 export function runClientSuite(suite: ClientSuite): void {
   const skipped = new Map((suite.skip ?? []).flatMap(({ reason, tests }) => tests.map((test) => [test, reason])));
-  const { digest, feeding, seed } = suite;
+  const { manner, key, ciphers } = suite;
 
   const test: ClientCases["test"] = (name, body) => {
     const reason = skipped.get(name);
@@ -82,7 +93,7 @@ export function runClientSuite(suite: ClientSuite): void {
       name: `${suite.name}: ${name}${reason === undefined ? "" : ` (left out: ${reason})`}`,
       ignore: reason !== undefined,
       async fn() {
-        using exporter = new ScriptedExporter(digest, feeding, seed);
+        using exporter = new ScriptedExporter(manner, key);
         const client = suite.start();
         try {
           await body(client, exporter);
@@ -94,8 +105,9 @@ export function runClientSuite(suite: ClientSuite): void {
   };
 
   const cases: ClientCases = {
-    digest,
-    seed,
+    manner,
+    key,
+    ciphers,
     test,
     sessionTest: (name, wish, body) =>
       test(name, async (client, exporter) => {
@@ -109,10 +121,12 @@ export function runClientSuite(suite: ClientSuite): void {
       assert.equal((await read).status, EIO, what);
       assert.notEqual(await disk.lost, "", what);
       assert.equal((await disk.submit(Operation.READ, 0, 512)).status, EIO, what);
+      disk.close();
       await visit.peer.ended();
     },
   };
   registerClientDoorCases(cases);
   registerClientLaneCases(cases);
+  if (key !== null) registerClientChannelCases(cases, key);
   if (skipped.size > 0) throw new Error(`There are no such tests to skip: ${[...skipped.keys()].join(", ")}`);
 }

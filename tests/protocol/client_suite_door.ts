@@ -9,20 +9,30 @@ import { Tlv } from "../../protocol/tlv.ts";
 import { Digest, FrameType, REPLY } from "../../protocol/wire.ts";
 import { join, tlv, tlv16, tlvText } from "./bytes.ts";
 import type { ClientCases } from "./client_suite.ts";
-import { chosen, grantTlvs, type GrantWish, helloRefusal, type Visit } from "./scripted_exporter.ts";
+import { chosen, grantTlvs, type GrantWish, helloRefusal, numbers16, type Visit } from "./scripted_exporter.ts";
 
 /** Registers them. */
-export function registerClientDoorCases({ test, digest }: ClientCases): void {
-  test("the hello offers version 1, no cipher, and the digests in order of preference", async (client, exporter) => {
-    const digests = [digest, ...[Digest.XXH64, Digest.CRC32C, Digest.NONE].filter((other) => other !== digest)];
-    const attached = client.attach(exporter.port, { digests });
+export function registerClientDoorCases({ test, manner, key, ciphers: all }: ClientCases): void {
+  const { cipher, digest } = manner;
+  const usual = chosen(cipher, digest);
+  /** The digests that suit the key or its absence. */
+  const suitable = key === null
+    ? [Digest.XXH64, Digest.CRC32C, Digest.BLAKE2B_256, Digest.NONE]
+    : [Digest.BLAKE2B_256, Digest.HMAC_SHA_256];
+
+  test("the hello offers version 1, and ciphers and digests in order of preference", async (client, exporter) => {
+    const ciphers = [cipher, ...all.filter((other) => other !== cipher)];
+    const digests = [...suitable];
+    if (digests.includes(digest as 3)) digests.sort((a, b) => Number(b === digest) - Number(a === digest));
+    const attached = client.attach(exporter.port, { ciphers, digests });
     const visit = await exporter.accept();
     const { low, high, tlvs } = await visit.hello();
     assert.deepEqual([low, high], [1, 1]);
-    assert.deepEqual([...new Uint16Array(tlvs.get(Tlv.CIPHERS)![0].slice().buffer)], [0]);
-    assert.deepEqual([...new Uint16Array(tlvs.get(Tlv.DIGESTS)![0].slice().buffer)], digests);
-    assert.ok(!tlvs.has(Tlv.KEY_ID));
-    await visit.answerHello(join(tlv(999, [1, 2, 3]), chosen(0, digest)));
+    assert.deepEqual(numbers16(tlvs.get(Tlv.CIPHERS)![0]), ciphers);
+    assert.deepEqual(numbers16(tlvs.get(Tlv.DIGESTS)![0]), digests);
+    assert.deepEqual(tlvs.get(Tlv.KEY_ID)?.[0], key?.id);
+    await visit.answerHello(join(tlv(999, [1, 2, 3]), usual));
+    await visit.handshake();
     await visit.grant();
     const disk = await attached;
     await Promise.all([disk.leave(), visit.close()]);
@@ -34,10 +44,10 @@ export function registerClientDoorCases({ test, digest }: ClientCases): void {
       [
         1,
         helloRefusal(Status.NO_COMMON_ALGORITHM, "none", tlv16(Tlv.CIPHERS, [0]), tlv16(Tlv.DIGESTS, [3])),
-        /blake2b-256|checksum|digest/,
+        /blake2b-256/,
       ],
       [1, helloRefusal(Status.TOO_MANY, "full up\u0007\nto the brim"), /full up.*to the brim/],
-      [1, helloRefusal(Status.KEY_REQUIRED, "bring a key"), /bring a key/],
+      [1, helloRefusal(Status.KEY_REQUIRED, "bring a key"), /key/],
     ];
     for (const [version, body, expected] of refusals) {
       const attached = assert.rejects(client.attach(exporter.port, {}), expected);
@@ -51,15 +61,19 @@ export function registerClientDoorCases({ test, digest }: ClientCases): void {
 
   test("an answer to the hello that makes no sense ends the connection", async (client, exporter) => {
     const answers: ((visit: Visit) => Promise<void>)[] = [
-      (visit) => visit.answerHello(chosen(0, digest), 1, "HTTP/1.1"),
-      (visit) => visit.answerHello(chosen(0, digest), 2),
+      (visit) => visit.answerHello(usual, 1, "HTTP/1.1"),
+      (visit) => visit.answerHello(usual, 2),
       (visit) => visit.answerHello(chosen(0, 77)),
-      (visit) => visit.answerHello(chosen(1, digest)),
+      (visit) => visit.answerHello(chosen(77, 0)),
       (visit) => visit.answerHello(new Uint8Array(0)),
-      (visit) => visit.answerHello(chosen(0, digest).slice(0, -8)),
-      (visit) => visit.answerHello(join(chosen(0, digest), tlv(999, [1], 1))),
-      (visit) => visit.answerHello(join(chosen(0, digest), tlv16(Tlv.DIGESTS, [digest]))),
+      (visit) => visit.answerHello(usual.slice(0, -8)),
+      (visit) => visit.answerHello(join(usual, tlv(999, [1], 1))),
+      (visit) => visit.answerHello(join(usual, tlv16(Tlv.DIGESTS, [digest]))),
     ];
+    // What was not offered, and what does not suit a key or its absence.
+    for (const weak of [0, 1, 2]) if (key !== null) answers.push((visit) => visit.answerHello(chosen(0, weak)));
+    for (const strong of [1, 2]) if (key === null) answers.push((visit) => visit.answerHello(chosen(strong, 0)));
+    if (key === null) answers.push((visit) => visit.answerHello(chosen(0, Digest.HMAC_SHA_256)));
     for (const answer of answers) {
       const attached = assert.rejects(client.attach(exporter.port, {}));
       const visit = await exporter.accept();

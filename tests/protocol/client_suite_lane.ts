@@ -6,8 +6,9 @@
 import assert from "node:assert/strict";
 import { Operation } from "../../protocol/request.ts";
 import { errnoOfStatus, Status } from "../../protocol/status.ts";
-import { Digest, FrameType, REPLY } from "../../protocol/wire.ts";
-import { type Frame, type FrameFields, HEADER, randomBytes, tagBytes } from "./bytes.ts";
+import { FrameType, REPLY } from "../../protocol/wire.ts";
+import { type Frame, type FrameFields, HEADER, randomBytes, randomOf } from "./bytes.ts";
+import { tagBytes } from "./channel.ts";
 import type { ClientCases } from "./client_suite.ts";
 import { extents, replyTo } from "./scripted_exporter.ts";
 
@@ -16,7 +17,9 @@ const EIO = -5;
 const ESTALE = -116;
 
 /** Registers them. */
-export function registerClientLaneCases({ test, sessionTest, losesRead, digest, seed }: ClientCases): void {
+export function registerClientLaneCases({ test, sessionTest, losesRead, manner }: ClientCases): void {
+  const { seed } = manner;
+
   sessionTest("requests have their fields, their payload, and sequences of their slots", {}, async (disk, visit) => {
     const payload = randomBytes(seed, 8192);
     const expected: [number, number, number, number, Uint8Array | undefined][] = [
@@ -130,15 +133,18 @@ export function registerClientLaneCases({ test, sessionTest, losesRead, digest, 
   });
 
   test("a reply that was corrupted never reaches the application", async (client, exporter) => {
-    if (digest === Digest.NONE) return;
-    const tagLength = tagBytes(digest);
+    const tagLength = tagBytes(manner);
+    if (tagLength === 0) return;
     const prefix = HEADER + 2 * tagLength;
-    for (const at of [0, 4, 8, 12, 32, 36, 40, HEADER, HEADER + tagLength, prefix, prefix + 4000, prefix + 8191]) {
+    const random = randomOf(seed);
+    const places = [0, 4, 8, 12, 32, 36, 40, HEADER, HEADER + tagLength, prefix, prefix + 4000, prefix + 8191];
+    for (let i = 0; i < 4; i++) places.push(Math.floor(random() * prefix));
+    for (const at of places) {
       await losesRead(exporter, client, async ({ peer }, request) => {
         const bytes = peer.next(replyTo(request, { payload: new Uint8Array(8192) }));
         bytes[at] ^= 0x10;
         await peer.write(bytes);
-      }, `byte ${at}`);
+      }, `byte ${at}, seed ${seed}`);
     }
   });
 
@@ -217,12 +223,13 @@ export function registerClientLaneCases({ test, sessionTest, losesRead, digest, 
       await visit.reply(await visit.take(), payload);
       assert.equal((await asked).status, EIO, `answer ${index}`);
       await disk.lost;
+      disk.close();
       await visit.peer.ended();
     }
   });
 
   test("a connection that ends anywhere fails what is under way, and nothing hangs", async (client, exporter) => {
-    for (const cut of [0, 1, 47, HEADER + 2 * tagBytes(digest) + 100]) {
+    for (const cut of [0, 1, 47, HEADER + 2 * tagBytes(manner) + 100]) {
       await losesRead(exporter, client, async ({ peer }, request) => {
         await peer.write(peer.next(replyTo(request, { payload: new Uint8Array(8192) })).slice(0, cut));
         await peer.connection.closeWrite();

@@ -1,5 +1,6 @@
 /**
- * The client's half of the conformance suite against this client's session, with each loop.
+ * The client's half of the conformance suite against this client's session: each cipher and digest, each loop and each
+ * provider of cryptography, pairwise, fed in all ways.
  *
  * @module
  */
@@ -8,17 +9,29 @@ import { makeLocalEngine } from "../../client/local_engine.ts";
 import { openSession } from "../../client/open.ts";
 import type { BlockClient } from "../../engine/block.ts";
 import { Operation } from "../../protocol/request.ts";
-import { Digest } from "../../protocol/wire.ts";
+import { Cipher, Digest } from "../../protocol/wire.ts";
+import type { PresharedKey } from "./channel.ts";
 import { type ClientUnderTest, type Outcome, type RemoteDisk, runClientSuite } from "./client_suite.ts";
+import { makeKey } from "./keys.ts";
+import { pairwise } from "./pairwise.ts";
 import type { Feeding } from "./peer.ts";
+import { canDo, hasOpenssl, leaveOut, NO_OPENSSL, type SuiteName, SUITES } from "./rows.ts";
 
 /** Slots of the engine: those of requests, and a few for connections and sessions. */
 const SLOTS = 48;
-const ALL_DIGESTS = [Digest.XXH64, Digest.CRC32C, Digest.NONE];
+/** All digests that suit a client without a key, and one with a key. */
+const PLAIN_DIGESTS = [Digest.XXH64, Digest.CRC32C, Digest.BLAKE2B_256, Digest.NONE];
+const KEYED_DIGESTS = [Digest.BLAKE2B_256, Digest.HMAC_SHA_256];
 
 /** The session of `client/`, on an engine that turns as long as the test runs. */
-function startClient(loop: "uring" | "poll"): ClientUnderTest {
-  const engine = makeLocalEngine(loop, SLOTS);
+function startClient(
+  loop: "uring" | "poll",
+  crypto: "wasm" | "openssl",
+  ownKey: PresharedKey | null,
+  allCiphers: readonly number[],
+): ClientUnderTest {
+  const engine = makeLocalEngine(loop, SLOTS, crypto);
+  const allDigests = ownKey === null ? PLAIN_DIGESTS : KEYED_DIGESTS;
   const connector = new Connector(engine);
   const sessions: { abort(): void; close(): void }[] = [];
   let ended = false;
@@ -30,7 +43,7 @@ function startClient(loop: "uring" | "poll"): ClientUnderTest {
     engine.close();
   })();
   return {
-    attach: (port, { readOnly = false, steal = false, digests = ALL_DIGESTS }) =>
+    attach: (port, { readOnly = false, steal = false, ciphers = allCiphers, digests = allDigests }) =>
       new Promise<RemoteDisk>((resolve, reject) => {
         const events: string[] = [];
         const { promise: lost, resolve: lose } = Promise.withResolvers<string>();
@@ -38,7 +51,17 @@ function startClient(loop: "uring" | "poll"): ClientUnderTest {
         openSession(
           connector,
           {
-            target: { where, addresses: [{ family: "ipv4", host: "127.0.0.1", port }], digests },
+            target: {
+              where,
+              addresses: [{ family: "ipv4", host: "127.0.0.1", port }],
+              ciphers,
+              digests,
+              key: ownKey === null ? null : {
+                name: "suite",
+                id: Uint8Array.from(ownKey.id),
+                secret: Uint8Array.from(ownKey.secret),
+              },
+            },
             name: "disk",
             readOnly,
             steal,
@@ -75,6 +98,7 @@ function startClient(loop: "uring" | "poll"): ClientUnderTest {
                   const status = session.submit(slots[0], operation, flags, client);
                   if (status <= 0) client.onComplete(slots[0], status);
                 }),
+              close: () => session.close(),
               leave: () => new Promise<boolean>((left) => session.leave(left)),
             });
           },
@@ -89,21 +113,32 @@ function startClient(loop: "uring" | "poll"): ClientUnderTest {
   };
 }
 
-const ROWS: readonly { loop: "uring" | "poll"; digest: number; feeding: Feeding }[] = [
-  { loop: "uring", digest: Digest.XXH64, feeding: "whole" },
-  { loop: "poll", digest: Digest.CRC32C, feeding: "bytes" },
-  { loop: "uring", digest: Digest.CRC32C, feeding: "pieces" },
-  { loop: "poll", digest: Digest.NONE, feeding: "trailing" },
-  { loop: "uring", digest: Digest.NONE, feeding: "bytes" },
-  { loop: "poll", digest: Digest.XXH64, feeding: "pieces" },
-];
+const ROWS = pairwise({
+  suite: Object.keys(SUITES) as SuiteName[],
+  loop: ["uring", "poll"],
+  crypto: ["wasm", "openssl"],
+}, canDo);
+const FEEDINGS: readonly Feeding[] = ["whole", "bytes", "pieces", "trailing"];
 
-for (const [index, { loop, digest, feeding }] of ROWS.entries()) {
+const KEY = makeKey();
+
+for (const [index, row] of ROWS.entries()) {
+  const { cipher, digest, keyed } = SUITES[row.suite];
+  const feeding = FEEDINGS[index % FEEDINGS.length];
+  const name = `client, ${Object.values(row).join(", ")}, ${feeding}`;
+  if (row.crypto === "openssl" && !hasOpenssl) {
+    leaveOut(name, NO_OPENSSL);
+    continue;
+  }
+  const key = keyed ? KEY : null;
+  const ciphers: number[] = [Cipher.NONE];
+  if (keyed) ciphers.unshift(Cipher.CHACHA20_POLY1305);
+  if (keyed && row.crypto === "openssl") ciphers.unshift(Cipher.AES_256_GCM);
   runClientSuite({
-    name: `client, ${loop}, digest ${digest}, ${feeding}`,
-    start: () => startClient(loop),
-    digest,
-    feeding,
-    seed: index + 1,
+    name,
+    start: () => startClient(row.loop, row.crypto, key, ciphers),
+    manner: { cipher, digest, feeding, seed: index + 1 },
+    key,
+    ciphers,
   });
 }

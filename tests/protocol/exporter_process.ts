@@ -4,9 +4,14 @@
  * @module
  */
 import { DaemonChild } from "../../engine/control/child.ts";
+import { makeKey, writeKeyFile } from "./keys.ts";
 import { BIG_BYTES, DISK_BYTES, FAILING_BYTES, SLOW_MS, SMALL_BYTES, STALLED_MS, type Target } from "./suite.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+
+/** The names of ciphers and digests; their places are their numbers (SPEC.md, section 2). */
+export const CIPHER_NAMES = ["none", "chacha20-poly1305", "aes-256-gcm"];
+export const DIGEST_NAMES = ["none", "crc32c", "xxh64", "blake2b-256", "hmac-sha256"];
 
 /** What the disks are. */
 export type Backend = "memory" | "tmpfs" | "file" | "direct" | "block";
@@ -15,6 +20,12 @@ export type Backend = "memory" | "tmpfs" | "file" | "direct" | "block";
 export interface ProcessOptions {
   readonly loop: "uring" | "poll";
   readonly backend: Backend;
+  /** Whether it asks for a key. */
+  readonly keyed: boolean;
+  /** Whose ciphers and digests it takes. */
+  readonly crypto: "auto" | "wasm" | "openssl";
+  /** Data-path Workers. */
+  readonly workers: number;
   /** Further exports of memory, by name. */
   readonly more?: readonly string[];
   /** Flags of V8. */
@@ -26,6 +37,14 @@ interface Disk {
   readonly bytes: number;
   readonly settings?: Record<string, unknown>;
 }
+
+/** The names of the keys, as `TargetKeys` has them. */
+const KEY_NAMES = ["main", "second", "reader", "idle"] as const;
+/** Who may use an export that says nothing else. */
+const PERMISSIONS = { main: "read-write", second: "read-write" };
+const DISK_PERMISSIONS = { ...PERMISSIONS, reader: "read" };
+/** The suite attempts thousands of times what is forbidden, and one exporter's limits must not be another one's tests. */
+const LIMITS = { attempts_burst: 1_000_000, attempts_per_minute: 1_000_000 };
 
 const FAIL = `offset=0,length=${FAILING_BYTES}`;
 const DISKS: readonly Disk[] = [
@@ -63,6 +82,7 @@ export function lacks(backend: Backend): string | null {
 
 /** Starts an exporter on a free port. */
 export async function startProcess(options: ProcessOptions): Promise<Target & { readonly pid: number }> {
+  const keys = options.keyed ? { main: makeKey(), second: makeKey(), reader: makeKey(), idle: makeKey() } : null;
   const folder = Deno.makeTempDirSync({ prefix: "dst-suite-" });
   const place = options.backend === "memory" ? folder : placeFor(options.backend)!;
   const disks = options.backend === "memory" ? folder : Deno.makeTempDirSync({ prefix: "dst-suite-", dir: place });
@@ -85,13 +105,28 @@ export async function startProcess(options: ProcessOptions): Promise<Target & { 
         devices.push(device);
         path = device;
       }
-      return section({ name, path, ...(options.backend === "direct" ? { direct: true } : {}), ...settings });
+      const isDirect = options.backend === "direct" ? { direct: true } : {};
+      const permissions = name === "disk" ? DISK_PERMISSIONS : PERMISSIONS;
+      return section("[exports]", { name, path, ...isDirect, ...settings }, keys === null ? {} : permissions);
     });
-    for (const name of options.more ?? []) sections.push(section({ name, path: "mem:4096" }));
+    for (const name of options.more ?? []) {
+      sections.push(section("[exports]", { name, path: "mem:4096" }, keys === null ? {} : PERMISSIONS));
+    }
+    sections.unshift(section("limits", LIMITS));
+    if (keys !== null) {
+      for (const name of KEY_NAMES) {
+        const file = `${folder}/${name}.key`;
+        writeKeyFile(file, name, keys[name]);
+        sections.push(section("[keys]", { file }));
+      }
+    }
     Deno.writeTextFileSync(`${folder}/exporter.toml`, sections.join("\n"));
     const flags = options.v8Flags === undefined ? [] : [`--v8-flags=${options.v8Flags}`];
+    const { ciphers, digests } = accepted(options);
     const args = ["export", "--config", `${folder}/exporter.toml`, "--listen", "127.0.0.1:0"];
-    const daemon = new DaemonChild([...args, "--state-dir", `${folder}/state`, "--loop", options.loop], {
+    args.push("--cipher", ciphers.join(","), "--digest", digests.join(","), "--crypto", options.crypto);
+    args.push("--workers", `${options.workers}`, "--state-dir", `${folder}/state`, "--loop", options.loop);
+    const daemon = new DaemonChild(args, {
       program: ["run", "--quiet", ...flags, "-A", MAIN],
       env: { DST_RUNTIME_DIR: `${folder}/run` },
     });
@@ -102,6 +137,9 @@ export async function startProcess(options: ProcessOptions): Promise<Target & { 
       port: Number(port),
       pid: daemon.pid,
       names: [...DISKS.map(({ name }) => name), ...options.more ?? []],
+      keys,
+      ciphers: ciphers.map((name) => CIPHER_NAMES.indexOf(name)),
+      digests: digests.map((name) => DIGEST_NAMES.indexOf(name)),
       exports: {
         disk: "disk",
         big: "big",
@@ -123,10 +161,19 @@ export async function startProcess(options: ProcessOptions): Promise<Target & { 
   }
 }
 
+/** All that the exporter can accept, by name. AES is OpenSSL's alone. */
+function accepted({ keyed, crypto }: ProcessOptions): { ciphers: string[]; digests: string[] } {
+  if (!keyed) return { ciphers: ["none"], digests: ["xxh64", "crc32c", "blake2b-256", "none"] };
+  const ciphers = CIPHER_NAMES.toReversed().filter((name) => name !== "aes-256-gcm" || crypto !== "wasm");
+  return { ciphers, digests: ["blake2b-256", "hmac-sha256"] };
+}
+
 /** A section of the configuration. JSON's texts, numbers, flags and lists of texts are TOML's too. */
-function section(settings: Record<string, unknown>): string {
-  const lines = Object.entries(settings).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-  return ["[[exports]]", ...lines, ""].join("\n");
+function section(name: string, settings: Record<string, unknown>, permissions: Record<string, string> = {}): string {
+  const lines = (entries: Record<string, unknown>) =>
+    Object.entries(entries).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+  const granted = Object.keys(permissions).length > 0 ? ["[exports.permissions]", ...lines(permissions)] : [];
+  return [`[${name}]`, ...lines(settings), ...granted, ""].join("\n");
 }
 
 /** What a program printed, or null when it failed or is not there. */

@@ -9,7 +9,7 @@
 import assert from "node:assert/strict";
 import { Operation } from "../../protocol/request.ts";
 import { Digest } from "../../protocol/wire.ts";
-import { frame, join, randomOf } from "./bytes.ts";
+import { join, randomOf } from "./bytes.ts";
 import { Session } from "./session.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
@@ -49,7 +49,7 @@ async function drive(session: Session, ios: number, seed: number): Promise<void>
       const isRead = slot % 2 === 0;
       const sequence = session.sequences[slot] = session.sequences[slot] + 1;
       const offset = REGIONS_AT + slot * REGION_BYTES + BLOCK * Math.floor(random() * (REGION_BYTES / BLOCK));
-      frames.push(frame(peer.digest, peer.sent++, {
+      frames.push(peer.next({
         type: isRead ? Operation.READ : Operation.WRITE,
         slot,
         sequence,
@@ -88,7 +88,7 @@ for (const [loop, digest] of [["uring", Digest.XXH64], ["poll", Digest.NONE]] as
         listening.reject(new Error(`The exporter has ended: ${output}`));
       })();
       const port = await listening.promise;
-      const options = { host: "127.0.0.1", port, digest, feeding: "whole" as const, seed: 1 };
+      const options = { host: "127.0.0.1", port, cipher: 0, digest, key: null, feeding: "whole" as const, seed: 1 };
       using session = await Session.open(options, "disk", { depth: BATCH });
       await drive(session, WARM_UP_IOS, 1);
       await pause();

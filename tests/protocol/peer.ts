@@ -5,26 +5,25 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { FrameType, REPLY } from "../../protocol/wire.ts";
+import { Cipher, FrameType, REPLY } from "../../protocol/wire.ts";
 import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
 import {
   type Frame,
-  frame,
   type FrameFields,
   HEADER,
+  headerOf,
   hello,
   join,
   randomOf,
   readHeader,
   readTlvs,
-  tag,
-  tagBytes,
   tlv,
   tlv16,
   tlv32,
   tlvText,
 } from "./bytes.ts";
+import { type Algorithms, Direction, NOISE_MESSAGE, NoiseClient, type PresharedKey, tagBytes } from "./channel.ts";
 
 /**
  * How the bytes of a message reach the wire: in one write; each byte in one of its own; in pieces of random length; or
@@ -39,19 +38,26 @@ const SINGLE_BYTES = 400;
 /** Token of the PINGs that trail behind other frames. */
 const TRAILING_TOKEN = 0x7ea1;
 
-/** Where to connect, and how to talk. */
-export interface PeerOptions {
-  readonly host: string;
-  readonly port: number;
-  readonly digest: number;
+/** How to talk. With a cipher the digest is none. */
+export interface Manner extends Algorithms {
   readonly feeding: Feeding;
   readonly seed: number;
 }
 
+/** Where to connect, how to talk, and with which key. */
+export interface PeerOptions extends Manner {
+  readonly host: string;
+  readonly port: number;
+  readonly key: PresharedKey | null;
+}
+
 /** One connection. */
 export class Peer {
-  readonly digest: number;
+  readonly algorithms: Algorithms;
   readonly connection: Deno.TcpConn;
+  /** What seals the frames that are sent, and opens those that are received. */
+  sender: Direction;
+  receiver: Direction;
   /** The number of the next frame of each direction. */
   sent = 0;
   received = 0;
@@ -67,9 +73,10 @@ export class Peer {
   #awaitsPong = false;
   #closed = false;
 
-  constructor(connection: Deno.TcpConn, options: Pick<PeerOptions, "digest" | "feeding" | "seed">) {
+  constructor(connection: Deno.TcpConn, options: Manner) {
     this.connection = connection;
-    this.digest = options.digest;
+    this.algorithms = { cipher: options.cipher, digest: options.digest };
+    this.sender = this.receiver = new Direction(this.algorithms, null);
     this.#feeding = options.feeding;
     this.#random = randomOf(options.seed);
   }
@@ -81,16 +88,31 @@ export class Peer {
     return new Peer(connection, options);
   }
 
-  /** Connects and says hello; the exporter must agree. */
+  /** Connects, says hello and, with a key, runs the handshake; the exporter must agree. */
   static async greet(options: PeerOptions): Promise<Peer> {
     const peer = await Peer.connect(options);
-    await peer.write(hello(helloBody(options.digest)));
-    const answer = await peer.helloAnswer();
-    assert.equal(answer.version, 1);
-    assert.equal(answer.status, Status.OK);
-    assert.deepEqual(answer.digests, [options.digest]);
-    assert.deepEqual(answer.ciphers, [0]);
+    try {
+      const said = hello(helloBody(options));
+      await peer.write(said);
+      const answer = await peer.helloAnswer();
+      assert.deepEqual([answer.version, answer.status], [1, Status.OK], `version and status: ${answer.text}`);
+      assert.deepEqual(answer.ciphers, [options.cipher]);
+      assert.deepEqual(answer.digests, [options.digest]);
+      if (options.key !== null) await peer.handshake(join(said, answer.bytes), options.key.secret);
+    } catch (error) {
+      peer.close();
+      throw error;
+    }
     return peer;
+  }
+
+  /** Runs the handshake as a client (SPEC.md, 4.2), which must succeed; `prologue` is both sides' hello. */
+  async handshake(prologue: Uint8Array, secret: Uint8Array): Promise<void> {
+    const noise = new NoiseClient(prologue, secret);
+    await this.write(noise.message());
+    const keys = noise.finish(await this.take(NOISE_MESSAGE));
+    assert.ok(keys !== null, "the exporter's message authenticates");
+    this.secure(keys.client, keys.exporter);
   }
 
   [Symbol.dispose](): void {
@@ -104,6 +126,12 @@ export class Peer {
     this.connection.close();
   }
 
+  /** From now on frames are sealed and opened under these keys: K₀ of each direction. */
+  secure(sendKey: Uint8Array, receiveKey: Uint8Array): void {
+    this.sender = new Direction(this.algorithms, sendKey);
+    this.receiver = new Direction(this.algorithms, receiveKey);
+  }
+
   /** From now on frames name their lane, and other frames may trail behind one. */
   enterLane(lane: number): void {
     this.lane = lane;
@@ -112,12 +140,14 @@ export class Peer {
 
   /** Bytes of a prefix. */
   get prefixBytes(): number {
-    return HEADER + 2 * tagBytes(this.digest);
+    return HEADER + 2 * tagBytes(this.algorithms);
   }
 
   /** The next frame, without sending it: it counts as sent. */
-  next(fields: FrameFields): Uint8Array {
-    return frame(this.digest, this.sent++, { lane: this.lane, ...fields });
+  next(fields: FrameFields): Uint8Array<ArrayBuffer> {
+    const number = this.sent++;
+    const header = headerOf(number, { lane: this.lane, ...fields });
+    return this.sender.seal(number, header, fields.payload ?? new Uint8Array(0));
   }
 
   /** Sends a frame, fed as this peer feeds. */
@@ -170,12 +200,15 @@ export class Peer {
     assert.equal(new TextDecoder().decode(head.subarray(0, 8)), "DSTREPLY");
     const view = new DataView(head.buffer, head.byteOffset);
     assert.equal(view.getUint16(10, true), 0);
-    const tlvs = readTlvs(await this.#take(view.getUint32(12, true)));
+    const body = await this.#take(view.getUint32(12, true));
+    const tlvs = readTlvs(body);
     const numbers = (type: number) => {
       const value = tlvs.get(type)?.[0].slice();
       return value === undefined ? null : [...new Uint16Array(value.buffer)];
     };
     return {
+      /** All of it, as it came. */
+      bytes: join(head, body),
       version: view.getUint16(8, true),
       status: new Uint32Array(tlvs.get(Tlv.STATUS)![0].slice().buffer)[0],
       ciphers: numbers(Tlv.CIPHERS),
@@ -237,6 +270,10 @@ export class Peer {
       at += skipped;
       payload -= skipped;
       if (payload === 0 && replies > 0 && have - at >= this.prefixBytes) {
+        if (this.algorithms.cipher !== Cipher.NONE) {
+          const prefix = into.subarray(at, at + this.prefixBytes);
+          into.set(this.receiver.openPrefix(this.received, prefix) ?? assert.fail("the header's tag"), at);
+        }
         this.received++;
         if (into[at + 4] === FrameType.PING) {
           await this.write(this.next({ type: FrameType.PING | REPLY, offset: view.getUint32(at + 16, true) }));
@@ -260,17 +297,12 @@ export class Peer {
   }
 
   async #receiveAny(): Promise<Frame> {
-    const tagLength = tagBytes(this.digest);
     const prefix = await this.#take(this.prefixBytes);
-    assert.deepEqual(
-      prefix.slice(HEADER + tagLength),
-      tag(this.digest, prefix.slice(0, HEADER + tagLength)),
-      "the header's tag",
-    );
-    const { payloadBytes, ...header } = readHeader(prefix, this.received++);
-    const payload = await this.#take(payloadBytes);
-    const expected = payloadBytes === 0 ? new Uint8Array(tagLength) : tag(this.digest, payload);
-    assert.deepEqual(prefix.slice(HEADER, HEADER + tagLength), expected, "the payload's tag");
+    const plain = this.receiver.openPrefix(this.received, prefix) ?? assert.fail("the header's tag is wrong");
+    const number = this.received++;
+    const { payloadBytes, ...header } = readHeader(plain, number);
+    const sealed = await this.#take(payloadBytes);
+    const payload = this.receiver.openPayload(number, prefix, sealed) ?? assert.fail("the payload's tag is wrong");
     return { ...header, payload };
   }
 
@@ -299,7 +331,7 @@ export class Peer {
       const count = await this.connection.read(bytes);
       return count === null ? null : bytes.subarray(0, count);
     } catch (error) {
-      if (this.#closed) throw new Error(`Nothing came for ${PATIENCE_MS} ms`, { cause: error });
+      if (this.#closed) throw new Silence(`Nothing came for ${PATIENCE_MS} ms`, { cause: error });
       if (error instanceof Deno.errors.ConnectionReset) return null;
       throw error;
     } finally {
@@ -317,14 +349,23 @@ export class Peer {
   }
 }
 
+/** The other side neither says anything nor ends the connection. */
+export class Silence extends Error {
+  override name = "Silence";
+}
+
 /** The connection ended where more was expected. */
 export class EndOfStream extends Error {
   override name = "EndOfStream";
 }
 
-/** The TLVs of a hello that offers one digest and no cipher. */
-export function helloBody(digest: number): Uint8Array {
-  return join(tlv16(Tlv.CIPHERS, [0], 1), tlv16(Tlv.DIGESTS, [digest], 1));
+/** The TLVs of a hello that offers one cipher, one digest, and a key where there is one. */
+export function helloBody({ cipher, digest, key }: Algorithms & { readonly key: PresharedKey | null }): Uint8Array {
+  return join(
+    tlv16(Tlv.CIPHERS, [cipher], 1),
+    tlv16(Tlv.DIGESTS, [digest], 1),
+    key === null ? new Uint8Array(0) : tlv(Tlv.KEY_ID, key.id, 1),
+  );
 }
 
 /** What an OPEN asks for. */

@@ -6,9 +6,10 @@
 import assert from "node:assert/strict";
 import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
-import { FrameType, REPLY } from "../../protocol/wire.ts";
+import { Cipher, FrameType, REPLY } from "../../protocol/wire.ts";
 import { type Frame, type FrameFields, hello, join, readTlvs, tlv, tlv16, tlv32, tlvText } from "./bytes.ts";
-import { type Feeding, Peer } from "./peer.ts";
+import { NOISE_MESSAGE, NoiseExporter, type PresharedKey } from "./channel.ts";
+import { type Manner, Peer } from "./peer.ts";
 
 /** What the exporter grants; what is not given is a disk of 1 MiB with blocks of 512 bytes, and 8 slots. */
 export interface GrantWish {
@@ -58,7 +59,8 @@ export class ScriptedExporter {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #connections: Visit[] = [];
 
-  constructor(readonly digest: number, readonly feeding: Feeding, readonly seed: number) {}
+  /** @param key the one that the client has to have, or null: without a handshake */
+  constructor(readonly manner: Manner, readonly key: PresharedKey | null) {}
 
   get port(): number {
     return this.#listener.addr.port;
@@ -68,8 +70,7 @@ export class ScriptedExporter {
   async accept(): Promise<Visit> {
     const connection = await this.#listener.accept();
     connection.setNoDelay(true);
-    const { digest, feeding, seed } = this;
-    const visit = new Visit(new Peer(connection, { digest, feeding, seed }));
+    const visit = new Visit(new Peer(connection, this.manner), this.key);
     this.#connections.push(visit);
     return visit;
   }
@@ -90,7 +91,10 @@ export class ScriptedExporter {
 
 /** One client's connection, seen from the exporter. */
 export class Visit {
-  constructor(readonly peer: Peer) {}
+  #said: Uint8Array = new Uint8Array(0);
+  #answered: Uint8Array = new Uint8Array(0);
+
+  constructor(readonly peer: Peer, readonly key: PresharedKey | null) {}
 
   /** The client's hello: its versions and the TLVs of its body. */
   async hello() {
@@ -99,21 +103,49 @@ export class Visit {
     const view = new DataView(head.buffer, head.byteOffset);
     const body = await this.peer.take(view.getUint32(12, true));
     assert.ok(body.length <= 496);
+    this.#said = join(head, body);
     return { low: view.getUint16(8, true), high: view.getUint16(10, true), tlvs: readTlvs(body) };
   }
 
   /** Answers a hello. */
   async answerHello(body: Uint8Array, version = 1, magic = "DSTREPLY"): Promise<void> {
-    await this.peer.write(hello(body, version, 0, magic));
+    this.#answered = hello(body, version, 0, magic);
+    await this.peer.write(this.#answered);
   }
 
-  /** The hello and its usual answer. */
+  /** Answers a hello, but somebody on the way makes something else of the answer. */
+  async answerHelloThrough(body: Uint8Array, harm: (bytes: Uint8Array) => Uint8Array): Promise<void> {
+    this.#answered = hello(body, 1, 0, "DSTREPLY");
+    await this.peer.write(harm(this.#answered.slice()));
+  }
+
+  /** Whether the client's message of the handshake authenticates. */
+  async trusts(): Promise<boolean> {
+    const noise = new NoiseExporter(join(this.#said, this.#answered), this.key!.secret);
+    return noise.take(await this.peer.take(NOISE_MESSAGE));
+  }
+
+  /** Runs the handshake where there is a key; `harm` may change the message that the client gets. */
+  async handshake(harm: (message: Uint8Array) => Uint8Array = (message) => message): Promise<void> {
+    if (this.key === null) return;
+    const noise = new NoiseExporter(join(this.#said, this.#answered), this.key.secret);
+    assert.ok(noise.take(await this.peer.take(NOISE_MESSAGE)), "the client's message authenticates");
+    const { message, keys } = noise.answer();
+    this.peer.secure(keys.exporter, keys.client);
+    await this.peer.write(harm(message));
+  }
+
+  /** The hello, its usual answer, and the handshake where there is a key. */
   async greet(): Promise<void> {
     const { low, high, tlvs } = await this.hello();
     assert.ok(low <= 1 && high >= 1);
-    const offered = [...new Uint16Array(tlvs.get(Tlv.DIGESTS)![0].slice().buffer)];
-    assert.ok(offered.includes(this.peer.digest), "the client offers the digest");
-    await this.answerHello(chosen(0, this.peer.digest));
+    const { cipher, digest } = this.peer.algorithms;
+    assert.ok(numbers16(tlvs.get(Tlv.CIPHERS)![0]).includes(cipher), "the client offers the cipher");
+    const offered = numbers16(tlvs.get(Tlv.DIGESTS)![0]);
+    assert.ok(cipher !== Cipher.NONE || offered.includes(digest), "the client offers the digest");
+    assert.deepEqual(tlvs.get(Tlv.KEY_ID)?.[0], this.key?.id, "the client names its key");
+    await this.answerHello(chosen(cipher, digest));
+    await this.handshake();
   }
 
   /** The client's request at the door, which must be of that type. */
@@ -165,6 +197,11 @@ export class Visit {
 /** The reply to a request, with other fields where they are given. */
 export function replyTo({ type, slot, sequence }: Frame, fields: Partial<FrameFields> = {}): FrameFields {
   return { type: type | REPLY, slot, sequence, ...fields };
+}
+
+/** The u16s of a TLV's value. */
+export function numbers16(value: Uint8Array): number[] {
+  return [...new Uint16Array(value.slice().buffer)];
 }
 
 /** The body of a hello's answer that chooses these. */

@@ -8,7 +8,8 @@ import assert from "node:assert/strict";
 import { Operation } from "../../protocol/request.ts";
 import { Status } from "../../protocol/status.ts";
 import { FrameType, REPLY } from "../../protocol/wire.ts";
-import { type FrameFields, HEADER, randomBytes, randomOf, tagBytes } from "./bytes.ts";
+import { type FrameFields, HEADER, headerOf, randomBytes, randomOf } from "./bytes.ts";
+import { tagBytes } from "./channel.ts";
 import type { Peer } from "./peer.ts";
 import { Session } from "./session.ts";
 import { isGone } from "./suite_ownership.ts";
@@ -46,11 +47,11 @@ async function sendFlipped(peer: Peer, fields: FrameFields, at: number, bit: num
 /** Registers them. */
 export function registerFrameCases(test: Register): void {
   test("a header, a payload or a tag that was corrupted ends the connection", async (context) => {
-    const { digest, seed } = context.options;
-    // Without a digest there is no telling.
-    if (digest === 0) return;
+    const { seed } = context.options;
+    const tagLength = tagBytes(context.options);
+    // Without a tag there is no telling.
+    if (tagLength === 0) return;
     const random = randomOf(seed);
-    const tagLength = tagBytes(digest);
     const prefix = HEADER + 2 * tagLength;
     const places = [0, 4, 5, 6, 8, 10, 12, 16, 23, 24, 31, 36, 40, 47, HEADER, HEADER + tagLength, prefix - 1];
     places.push(prefix, prefix + 1, prefix + BYTES - 1, prefix + Math.floor(random() * BYTES));
@@ -61,8 +62,19 @@ export function registerFrameCases(test: Register): void {
   });
 
   test("a payload's tag where there is no payload ends the connection", async (context) => {
-    if (context.options.digest === 0) return;
-    await ends(context, (peer) => sendFlipped(peer, { type: FrameType.PING }, HEADER, 0));
+    const bytes = tagBytes(context.options);
+    if (bytes === 0) return;
+    for (const at of [0, bytes - 1]) {
+      await ends(context, (peer) => sendFlipped(peer, { type: FrameType.PING }, HEADER + at, 0));
+      // The same, but the header's tag is right.
+      await ends(context, async (peer) => {
+        const number = peer.sent++;
+        const tag = new Uint8Array(bytes);
+        tag[at] = 1;
+        const header = headerOf(number, { type: FrameType.PING });
+        await peer.write(peer.sender.sealAround(number, header, tag, new Uint8Array(0)));
+      }, `a payload's tag of which byte ${at} is not zero`);
+    }
   });
 
   test("a frame that is missing or comes twice ends the connection", async (context) => {
@@ -78,6 +90,13 @@ export function registerFrameCases(test: Register): void {
       peer.sent += 2 ** 32;
       await peer.write(peer.next(write()));
     });
+    // Sealed as what it should be, but named otherwise.
+    for (const step of [-1, 1, 2 ** 32]) {
+      await ends(
+        context,
+        (peer) => peer.write(peer.next(write({ number: BigInt.asUintN(64, BigInt(peer.sent + step)) }))),
+      );
+    }
   });
 
   test("a magic, a zero byte or a lane that is another one ends the connection", async (context) => {
@@ -156,8 +175,7 @@ export function registerFrameCases(test: Register): void {
   });
 
   test("a frame that is cut anywhere is never executed", async (context) => {
-    const { digest } = context.options;
-    const prefix = HEADER + 2 * tagBytes(digest);
+    const prefix = HEADER + 2 * tagBytes(context.options);
     const cuts = [1, 4, HEADER - 1, HEADER, prefix - 1, prefix, prefix + 1, prefix + BYTES / 2, prefix + BYTES - 1];
     for (const cut of cuts) {
       await ends(context, async (peer) => {

@@ -122,10 +122,10 @@ export function registerLivenessCases(test: Register, takeTarget: () => Promise<
     test("a peer that does not come to the point is sent away", async (context) => {
       using silent = await Peer.connect(context.options);
       using halfway = await Peer.connect(context.options);
-      await halfway.write(hello(helloBody(context.options.digest)).slice(0, 20));
+      await halfway.write(hello(helloBody(context.options)).slice(0, 20));
       using greeted = await Peer.greet(context.options);
       using trickling = await Peer.connect(context.options);
-      const bytes = hello(helloBody(context.options.digest));
+      const bytes = hello(helloBody(context.options));
       let at = 0;
       const timer = setInterval(() => trickling.connection.write(bytes.subarray(at, ++at)).catch(() => {}), 900);
       const started = performance.now();

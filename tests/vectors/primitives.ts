@@ -133,22 +133,35 @@ function hkdf3(chainingKey: Uint8Array, input: Uint8Array): [Bytes, Bytes, Bytes
   return [first, second, hmac(blake2s, temporary, concat(second, Uint8Array.of(3)))];
 }
 
+/** What noble gives, or null where it throws because a tag is wrong. */
+function orNull(open: () => Uint8Array): Uint8Array | null {
+  try {
+    return open();
+  } catch {
+    return null;
+  }
+}
+
 /** The AEADs of the record layer, by the name of the cipher. */
 export const AEAD = {
   "chacha20-poly1305": {
     nonce: (counter: number | bigint) => concat(new Uint8Array(4), le(counter, 8)),
     seal: (key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, plain: Uint8Array) =>
       chacha20poly1305(key, nonce, associated).encrypt(plain),
+    open: (key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, sealed: Uint8Array) =>
+      orNull(() => chacha20poly1305(key, nonce, associated).decrypt(sealed)),
   },
   "aes-256-gcm": {
     nonce: (counter: number | bigint) => concat(new Uint8Array(4), le(counter, 8).reverse()),
     seal: (key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, plain: Uint8Array) =>
       gcm(key, nonce, associated).encrypt(plain),
+    open: (key: Uint8Array, nonce: Uint8Array, associated: Uint8Array, sealed: Uint8Array) =>
+      orNull(() => gcm(key, nonce, associated).decrypt(sealed)),
   },
 } as const;
 
 /** One side's symmetric state during the handshake (Noise specification, section 5.2). */
-class SymmetricState {
+export class SymmetricState {
   chainingKey: Bytes;
   hash: Bytes;
   #key: Bytes | null = null;
@@ -183,6 +196,24 @@ class SymmetricState {
     const sealed = AEAD["chacha20-poly1305"].seal(this.#key, nonce, this.hash, plain) as Bytes;
     this.mixHash(sealed);
     return sealed;
+  }
+
+  /** The plaintext, or null when it does not authenticate. */
+  decryptAndHash(sealed: Uint8Array): Bytes | null {
+    if (!this.#key) throw new Error("Cannot decrypt: no key has been mixed in");
+    const plain = AEAD["chacha20-poly1305"].open(
+      this.#key,
+      AEAD["chacha20-poly1305"].nonce(this.#nonce++),
+      this.hash,
+      sealed,
+    );
+    this.mixHash(sealed);
+    return plain as Bytes | null;
+  }
+
+  /** The two keys for what follows the handshake (section 5.2, Split). */
+  split(): [Bytes, Bytes] {
+    return hkdf2(this.chainingKey, new Uint8Array(0));
   }
 }
 
@@ -228,6 +259,6 @@ export function noiseNNpsk0(
   state.mixKey(x25519.getSharedSecret(input.responder, initiatorPublic));
   const second = concat(responderPublic, state.encryptAndHash(input.payloads[1]));
 
-  const [k1, k2] = hkdf2(state.chainingKey, new Uint8Array(0));
+  const [k1, k2] = state.split();
   return { first, second, hash: state.hash, k1, k2 };
 }
