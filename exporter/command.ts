@@ -15,9 +15,8 @@ import { CIPHERS, DIGESTS, parseCiphers, parseDigests, suitesOf } from "../engin
 import { asUsage, type Command, type CommandSpec, type ParsedArguments } from "../engine/control/arguments.ts";
 import { parseRange } from "../engine/control/cidr.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
-import { messageOf, usageFailure } from "../engine/control/failure.ts";
+import { usageFailure } from "../engine/control/failure.ts";
 import { readKeyFile } from "../engine/control/key_file.ts";
-import { logger } from "../engine/control/log.ts";
 import { printable } from "../engine/control/printable.ts";
 import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { type ExporterConfig, readConfig } from "./config.ts";
@@ -211,19 +210,17 @@ async function start(options: ExporterOptions, args: ParsedArguments): Promise<D
   };
 }
 
-/** Reads the configuration and the keys again. What is wrong with them is said in the log, and all stays as it was. */
-async function reload(exporter: RunningExporter, args: ParsedArguments): Promise<void> {
-  const log = logger("exporter");
+/**
+ * Reads the configuration and the keys again.
+ *
+ * @returns what came of it, for the log
+ * @throws {Error} what is wrong with them: all stays as it was
+ */
+async function reload(exporter: RunningExporter, args: ParsedArguments): Promise<string> {
+  const ended = await exporter.reload(exporterOptions(args));
   const path = args.value("--config")!;
-  try {
-    const ended = await exporter.reload(exporterOptions(args));
-    const sessions = ended === 0
-      ? ""
-      : `; ${ended} ${ended === 1 ? "session ends" : "sessions end"}, whose rights are gone`;
-    log.info("{text}", { text: `Reloaded ${path}${sessions}` });
-  } catch (error) {
-    log.error("{text}", { text: `Not reloaded, all stays as it was: ${messageOf(error)}` });
-  }
+  if (ended === 0) return `Reloaded ${path}`;
+  return `Reloaded ${path}; ${ended} ${ended === 1 ? "session ends" : "sessions end"}, whose rights are gone`;
 }
 
 function defaultStateDir(): string {

@@ -207,8 +207,8 @@ async function serve(
         await checkExposure(changed);
         return await threads.reload(accessOf(changed));
       } finally {
-        // Those that were not given away.
-        for (const { key } of changed.keys) key.secret.fill(0);
+        // Those that were given away have no bytes here any more.
+        for (const { key } of changed.keys) if (key.secret.length > 0) key.secret.fill(0);
       }
     },
     status: async () => {

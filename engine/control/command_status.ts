@@ -146,6 +146,10 @@ function textOf(reports: readonly Report[]): string {
   if (rows.length > 0) {
     sections.push(table([["EXPORT", "PATH", "SIZE", "ACCESS", "LISTENS ON", "PID", "STATE"], ...rows], [2, 5]));
   }
+  const sessions = reports.filter(({ record }) => record.kind === "export").flatMap(sessionRows);
+  if (sessions.length > 0) {
+    sections.push(table([["CLIENT", "ADDRESS", "EXPORT", "ACCESS", "CHANNEL"], ...sessions], []));
+  }
   return sections.length === 0 ? "nothing is attached or exported here\n" : sections.join("\n");
 }
 
@@ -155,8 +159,19 @@ interface ShownExport {
   readonly path: string;
   readonly size: number;
   readonly access: string;
-  readonly sessions: readonly { readonly holder: string; readonly access: string }[];
+  readonly sessions: readonly ShownSession[];
   readonly failure: string | null;
+}
+
+/** What is shown of a session. */
+interface ShownSession {
+  readonly holder: string;
+  readonly address: string;
+  readonly access: string;
+  readonly lanes: number;
+  readonly key: string | null;
+  readonly cipher: string | null;
+  readonly digest: string | null;
 }
 
 function exportRows({ record, status, error }: Report): string[][] {
@@ -174,6 +189,20 @@ function exportRows({ record, status, error }: Report): string[][] {
   ]);
 }
 
+function sessionRows({ status }: Report): string[][] {
+  const exports = (status?.exports ?? []) as ShownExport[];
+  return exports.flatMap(({ name, sessions }) =>
+    sessions.map((session) => [
+      printable(session.holder),
+      printable(session.address),
+      printable(name),
+      session.access,
+      // NBD clients speak no protocol of ours; a session may be without a connection for a while.
+      session.cipher === null ? "nbd" : session.lanes === 0 ? "not connected" : channelOf({ ...session }),
+    ])
+  );
+}
+
 function clientsOf({ sessions }: ShownExport): string {
   const writer = sessions.find(({ access }) => access === "read-write");
   const readers = sessions.length - (writer === undefined ? 0 : 1);
@@ -182,13 +211,15 @@ function clientsOf({ sessions }: ShownExport): string {
   return parts.length === 0 ? "no clients" : parts.join(", ");
 }
 
-/** How an attachment speaks to its exporter: `chacha20-poly1305 (openssl), key backup, 2 lanes`, or just `xxh64`. */
+/**
+ * How a client and an exporter speak to each other: `chacha20-poly1305 (openssl), key backup, 2 lanes`, or just `xxh64`.
+ */
 export function channelOf(status: Record<string, unknown> | null): string {
   if (status === null) return "?";
   const { cipher, digest, crypto, key, lanes } = status;
   const algorithm = cipher === "none" ? String(digest) : String(cipher);
   // Who does it matters where there is a choice.
-  const parts = [key === null ? algorithm : `${algorithm} (${crypto})`];
+  const parts = [key === null || crypto === undefined ? algorithm : `${algorithm} (${crypto})`];
   if (key !== null) parts.push(`key ${printable(String(key))}`);
   if (Number(lanes) > 1) parts.push(`${lanes} lanes`);
   return parts.join(", ");

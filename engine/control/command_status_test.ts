@@ -40,5 +40,6 @@ Deno.test("how an attachment speaks to its exporter is said in a few words", () 
   assert.equal(channelOf(keyed), "blake2b-256 (wasm), key backup");
   const sealed = { ...keyed, cipher: "aes-256-gcm", digest: "none", crypto: "openssl", lanes: 2 };
   assert.equal(channelOf(sealed), "aes-256-gcm (openssl), key backup, 2 lanes");
+  assert.equal(channelOf({ ...sealed, crypto: undefined, lanes: 1 }), "aes-256-gcm, key backup");
   assert.equal(channelOf(null), "?");
 });

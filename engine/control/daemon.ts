@@ -34,8 +34,13 @@ export interface Daemon {
    * @throws {Error} when it is in use and not forced: it goes on serving
    */
   leave(force: boolean): Promise<void>;
-  /** Reads its configuration again, when SIGHUP asks for it; says in the log what came of it. Without it, SIGHUP is nothing. */
-  reload?(): Promise<void>;
+  /**
+   * Reads its configuration again, for which SIGHUP asks where it does not end the daemon. Without this it is ignored.
+   *
+   * @returns a sentence for the log
+   * @throws {Error} when all stays as it was
+   */
+  reload?(): Promise<string>;
   /** Resolves, and never rejects, at its end: with what ended it, or null when it was asked to. */
   readonly ended: Promise<Error | null>;
 }
@@ -129,15 +134,15 @@ async function serve(
 /** The signals that ask a daemon to leave. One that comes before it serves counts from then on; the next one kills. */
 class Signals {
   readonly #listeners = new Map<Deno.Signal, () => void>();
-  readonly #onHangup = () => this.#reload();
+  readonly #onHangup = () => this.#hangUp();
   readonly #endsWithTerminal: boolean;
   readonly #interrupt = new AbortController();
   #early = 0;
   #leave: (() => void) | null = null;
-  #daemon: Daemon | null = null;
-  /** The reload that runs, and then the one that was asked for meanwhile: however often, once. */
-  #reloading = false;
+  #reload: (() => Promise<void>) | null = null;
+  /** Asked for while one runs, or before the daemon serves: however often, it is done once more. */
   #mustReload = false;
+  #isReloading = false;
 
   constructor(endsWithTerminal: boolean) {
     this.#endsWithTerminal = endsWithTerminal;
@@ -158,8 +163,16 @@ class Signals {
 
   /** From now on signals go to the daemon. */
   hand(daemon: Daemon, kind: DaemonKind, json: boolean): void {
-    this.#daemon = daemon;
-    if (this.#mustReload) this.#reload();
+    this.#reload = async () => {
+      if (daemon.reload === undefined) return;
+      try {
+        logger(kind).info("{text}", { text: await daemon.reload() });
+        if (json) announce({ json: { event: "reloaded" }, text: "" }, json);
+      } catch (error) {
+        this.#say(kind, json, `Not reloaded, all stays as it was: ${messageOf(error)}`);
+      }
+    };
+    if (this.#mustReload) this.#hangUp();
     let busy = false;
     this.#leave = async () => {
       if (busy) return;
@@ -168,8 +181,7 @@ class Signals {
         await daemon.leave(false);
       } catch (error) {
         if (error instanceof LossFailure) return;
-        logger(kind).warning("{reason}", { reason: messageOf(error) });
-        if (json) announce({ json: { event: "refused", reason: messageOf(error) }, text: "" }, json);
+        this.#say(kind, json, messageOf(error));
       }
       busy = false;
     };
@@ -181,15 +193,21 @@ class Signals {
     if (!this.#endsWithTerminal) Deno.removeSignalListener("SIGHUP", this.#onHangup);
   }
 
-  async #reload(): Promise<void> {
+  /** What was asked for is not done. */
+  #say(kind: DaemonKind, json: boolean, reason: string): void {
+    logger(kind).warning("{reason}", { reason });
+    if (json) announce({ json: { event: "refused", reason }, text: "" }, json);
+  }
+
+  async #hangUp(): Promise<void> {
     this.#mustReload = true;
-    if (this.#daemon === null || this.#reloading) return;
-    this.#reloading = true;
+    if (this.#reload === null || this.#isReloading) return;
+    this.#isReloading = true;
     while (this.#mustReload) {
       this.#mustReload = false;
-      await this.#daemon.reload?.();
+      await this.#reload();
     }
-    this.#reloading = false;
+    this.#isReloading = false;
   }
 
   #onSignal(signal: Deno.Signal): void {

@@ -46,6 +46,7 @@ Deno.test(
       "disk.img",
       "--listen",
       "192.0.2.1",
+      "--insecure",
       ...state,
     );
   }),
