@@ -7,7 +7,7 @@
  * @module
  */
 import { close } from "../ffi/libc.ts";
-import { formatSocketAddress } from "../ffi/sockaddr.ts";
+import { formatSocketAddress, type SocketAddress } from "../ffi/sockaddr.ts";
 import { peerAddress, setNoDelay, setSendBuffer } from "../ffi/socket.ts";
 import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import {
@@ -50,6 +50,13 @@ export interface NbdArbiter {
   wantExport(index: number, address: string): void;
   /** The last client has gone and nothing of it executes, or the wish has become void. */
   leaveExport(index: number): void;
+  /**
+   * Whether a client may connect from there; and use an export, where one is named, or learn of it. Without this every
+   * client may everything.
+   *
+   * @param address null where it could not be found out
+   */
+  admits?(address: SocketAddress | null, exportName: string | null): boolean;
 }
 
 /** What clients may cost before they are in transmission. */
@@ -139,15 +146,25 @@ export class NbdFrontend implements TimerHandler {
     return true;
   }
 
+  /** The arbiter thinks otherwise of some addresses now: ends the connections of those that it admits no more. */
+  review(): void {
+    for (const connection of this.#connections) if (!connection.isAdmitted) connection.stop();
+  }
+
   /** Accepts nobody any more; answers what executes and lets the clients go. */
   stop(): void {
     this.#listener?.close();
     for (const connection of this.#connections) connection.stop();
   }
 
+  /** @ignore by connections: whether the arbiter lets that address in, and to the export where one is named */
+  admits(address: SocketAddress | null, exportName: string | null): boolean {
+    return this.#arbiter.admits?.(address, exportName) ?? true;
+  }
+
   /** @ignore by connections */
-  list(): { name: string; description: string }[] {
-    return this.#disks.map(({ name }) => ({ name, description: "" }));
+  list(address: SocketAddress | null): { name: string; description: string }[] {
+    return this.#disks.filter(({ name }) => this.admits(address, name)).map(({ name }) => ({ name, description: "" }));
   }
 
   /** @ignore by connections: the index of an export; the default is the only one there is. -1: there is none. */
@@ -202,6 +219,11 @@ export class NbdFrontend implements TimerHandler {
   #accept(fd: number): void {
     const peer = peerAddress(fd);
     const address = peer === null || peer.family === "unix" ? "this machine" : formatSocketAddress(peer);
+    if (!this.admits(peer, null)) {
+      close(fd);
+      this.#log(`Refused ${address}: nobody may connect from there`);
+      return;
+    }
     if (peer?.family === "unix") setSendBuffer(fd, SEND_BUFFER_BYTES);
     else setNoDelay(fd);
     let handshakes = 0;
@@ -211,7 +233,7 @@ export class NbdFrontend implements TimerHandler {
       this.#log(`Refused ${address}: ${handshakes} NBD clients are in the handshake already`);
       return;
     }
-    const connection = new NbdConnection(this, this.#engine, address);
+    const connection = new NbdConnection(this, this.#engine, address, peer);
     const stream = this.#engine.streams.open(fd, connection);
     if (stream === null) {
       close(fd);
@@ -254,6 +276,7 @@ const NO_SLOTS = new Uint32Array(0);
 /** One NBD client. */
 class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   readonly address: string;
+  readonly #socketAddress: SocketAddress | null;
   readonly #frontend: NbdFrontend;
   readonly #engine: Engine;
   /** Reserved when the client wants to enter transmission: in the handshake none is needed. */
@@ -274,12 +297,19 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   #asking = false;
   #outcome: NbdExport | NbdRefusal | null = null;
 
-  constructor(frontend: NbdFrontend, engine: Engine, address: string) {
+  constructor(frontend: NbdFrontend, engine: Engine, address: string, socketAddress: SocketAddress | null) {
+    this.#socketAddress = socketAddress;
     this.#frontend = frontend;
     this.#engine = engine;
     this.address = address;
     this.#indexOf = new Uint8Array(engine.slots.count);
     this.#heardMs = engine.now;
+  }
+
+  /** Whether the arbiter would let it come now, and use what it uses. */
+  get isAdmitted(): boolean {
+    const name = this.#export < 0 ? null : this.#frontend.disk(this.#export).name;
+    return this.#frontend.admits(this.#socketAddress, name);
   }
 
   /** Whether it is connected and not in transmission. */
@@ -342,12 +372,13 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   // The machine's host.
 
   listExports() {
-    return this.#frontend.list();
+    return this.#frontend.list(this.#socketAddress);
   }
 
   openExport(name: string, enter: boolean): NbdExport | NbdRefusal | typeof OPEN_PENDING {
     const index = this.#frontend.find(name);
-    if (index < 0) return { refused: OptionReply.ERR_UNKNOWN, message: `there is no export "${name}"` };
+    const isThere = index >= 0 && this.#frontend.admits(this.#socketAddress, this.#frontend.disk(index).name);
+    if (!isThere) return { refused: OptionReply.ERR_UNKNOWN, message: `there is no export "${name}"` };
     this.#device = this.#frontend.disk(index).device;
     if (!enter) return this.#describe(index);
     if (!this.#reserveSlots()) {

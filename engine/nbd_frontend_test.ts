@@ -21,6 +21,8 @@ class Bench implements NbdArbiter {
   /** Indices of exports, once for each time. */
   readonly admitted: number[] = [];
   readonly left: number[] = [];
+  /** Exports that nobody may use, and learn of; with null nobody may even connect. */
+  readonly hidden = new Set<string | null>();
   /** The immediate answer to each wish; undefined: none yet. */
   refusal: string | null | undefined = null;
   readonly #folder = Deno.makeTempDirSync({ prefix: "dst-nbd-" });
@@ -66,6 +68,10 @@ class Bench implements NbdArbiter {
   answer(index: number, refusal: string | null): void {
     if (refusal === null) this.admitted.push(index);
     this.frontend.opened(index, refusal);
+  }
+
+  admits(_address: unknown, exportName: string | null): boolean {
+    return !this.hidden.has(null) && !this.hidden.has(exportName);
   }
 
   leaveExport(index: number): void {
@@ -306,5 +312,47 @@ Deno.test(
       client.close();
     }
     assert(bench.engine.timers.count <= 2, `${bench.engine.timers.count} timers`);
+  }),
+);
+
+Deno.test(
+  "an export that an address may not use is not there for it, and who may not connect is not even greeted",
+  Bench.test({}, async (bench) => {
+    bench.hidden.add("b");
+    const client = (await bench.connect())!;
+    await client.send(CLIENT_FLAGS);
+    await client.send(option(Option.LIST));
+    const entry = await client.answer();
+    assert.equal(new TextDecoder().decode(entry.data.subarray(4)), "a");
+    assert.equal((await client.answer()).type, OptionReply.ACK);
+    const hidden = await client.go("b");
+    const absent = await client.go("c");
+    assert.deepEqual([hidden.type, absent.type], [OptionReply.ERR_UNKNOWN, OptionReply.ERR_UNKNOWN]);
+    assert.deepEqual(bench.wanted, []);
+    assert.equal((await client.go("a")).type, OptionReply.ACK);
+    client.close();
+    bench.hidden.add(null);
+    assert.equal(await bench.connect(), null);
+    assert.match(bench.said.at(-1)!, /nobody may connect from there/);
+  }),
+);
+
+Deno.test(
+  "clients that may not be there any more go when what they asked for is answered, and the others stay",
+  Bench.test({}, async (bench) => {
+    const [a, b, early] = [(await bench.connect())!, (await bench.connect())!, (await bench.connect())!];
+    await a.enter("a");
+    await b.enter("b");
+    bench.hidden.add("b");
+    bench.frontend.review();
+    assert.equal(await b.read(1), null);
+    assert(await a.flushes());
+    await early.send(CLIENT_FLAGS);
+    assert.equal((await early.go("a")).type, OptionReply.ACK);
+    bench.hidden.add(null);
+    bench.frontend.review();
+    assert.equal(await a.read(1), null);
+    assert.equal(await early.read(1), null);
+    for (const client of [a, b, early]) client.close();
   }),
 );

@@ -14,6 +14,7 @@ import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import type { Reply } from "../engine/thread.ts";
 import { errnoMessage } from "../ffi/errno.ts";
 import { close } from "../ffi/libc.ts";
+import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { Feature } from "../protocol/grant.ts";
 import { FENCING_INTERVAL_MS, PAYLOAD_BYTES_GRANT_MIN } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
@@ -28,6 +29,7 @@ import {
   type ToData,
   type ToDoor,
 } from "./messages.ts";
+import { type AccessRules, Permissions } from "./permissions.ts";
 
 /** Slots of a data-path Worker: 32 lanes of the default depth, or 64 NBD connections; 1 GiB of addresses, of which
  * only what was used is memory. */
@@ -64,6 +66,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   readonly #devices: (BlockDevice | null)[];
   readonly #sessions = new Map<string, DataSession>();
   readonly #fences = new Map<Lane, Fence>();
+  #permissions: Permissions;
   /** In the one Worker that has all exports. */
   readonly #nbd: NbdFrontend | null;
   readonly #say: (message: ToDoor) => void;
@@ -77,6 +80,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     this.#say = say;
     this.#log = log;
     this.#devices = init.exports.map((one) => one === null ? null : makeDevice(engine, one));
+    this.#permissions = new Permissions(init.rules);
     this.#nbd = init.nbdFd < 0 ? null : new NbdFrontend(
       engine,
       init.exports.map((one, index) => ({ name: one!.name, device: this.#devices[index]! })),
@@ -117,6 +121,12 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       case "nbdOpened":
         return this.#nbd!.opened(message.export, message.refusal);
     }
+  }
+
+  /** Decides about NBD clients by other rules from now on. */
+  reload(rules: AccessRules): void {
+    this.#permissions = new Permissions(rules);
+    this.#nbd?.review();
   }
 
   /** Finishes what executes, tells the clients, syncs the disks, closes them; then answers and ends the engine. */
@@ -174,6 +184,12 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   leaveExport(index: number): void {
     this.#say({ say: "nbdClosed", export: index });
     this.#settleStop();
+  }
+
+  admits(address: SocketAddress | null, exportName: string | null): boolean {
+    return exportName === null
+      ? this.#permissions.admitsAddress(address)
+      : this.#permissions.admitsTo(exportName, address);
   }
 
   // The last FLUSH of each disk.

@@ -17,7 +17,9 @@ serveThread<DataInit, DataQuestion, ThreadEvent>(({ engine, mailbox, init, tell 
   );
   mailbox.listen(init.door.port, (message) => data.hear(message as ToData));
   return (question, reply) => {
-    if (question.ask === "shapes") reply.answer(data.shapes());
-    else data.stop(reply);
+    if (question.ask === "shapes") return reply.answer(data.shapes());
+    if (question.ask === "stop") return data.stop(reply);
+    data.reload(question.rules);
+    reply.answer();
   };
 });

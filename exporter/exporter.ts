@@ -168,6 +168,7 @@ async function serve(
       workers: options.workers,
       exports,
       nbdFd: sockets[1]?.fd ?? -1,
+      rules: accessRules(options),
     },
     ({ level, text }) => log[level](text),
   );

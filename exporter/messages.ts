@@ -11,6 +11,7 @@ import type { Handoff } from "../protocol/codec.ts";
 import type { ExportShape } from "../protocol/grant.ts";
 import type { Access } from "./admission.ts";
 import type { OpenedDisk } from "./backends/open.ts";
+import type { AccessRules } from "./permissions.ts";
 
 /** How the door and a Worker reach each other: an end of their channel, and whom it wakes. */
 export interface Link {
@@ -34,6 +35,8 @@ export interface DataInit {
   readonly door: Link;
   /** A listening socket for NBD, or -1. The Worker that has it has all exports. */
   readonly nbdFd: number;
+  /** Of which the addresses concern NBD clients, too. */
+  readonly rules: AccessRules;
 }
 
 /** What a Worker answers to `shapes`: for each export its shape and features as the layers leave them. */
@@ -46,6 +49,8 @@ export interface ServedShape extends ExportShape {
 export type DataQuestion =
   /** Asked of a Worker that has all exports; answered by `ServedShape[]`. */
   | { readonly ask: "shapes" }
+  /** Other rules for the NBD clients from now on. */
+  | { readonly ask: "reload"; readonly rules: AccessRules }
   /** Finish, sync, close all; then the thread ends. */
   | { readonly ask: "stop" };
 

@@ -19,6 +19,7 @@ import type {
   ServedShape,
   ThreadEvent,
 } from "./messages.ts";
+import type { AccessRules } from "./permissions.ts";
 
 /** What the threads are started with. */
 export interface ThreadsOptions {
@@ -30,6 +31,8 @@ export interface ThreadsOptions {
   readonly exports: readonly ServedExport[];
   /** A listening socket for NBD, or -1. */
   readonly nbdFd: number;
+  /** Who may use what. */
+  readonly rules: AccessRules;
 }
 
 /** How one data-path Worker and the door reach each other. */
@@ -81,6 +84,7 @@ export class Threads {
         exports: options.exports.map((one) => worker > 0 && livesInOneWorker(one) ? null : one),
         door: { port: dataPort, wakePeer: doorWake },
         nbdFd: worker === 0 ? options.nbdFd : -1,
+        rules: options.rules,
       };
       return Thread.start<DataInit, DataQuestion, ThreadEvent>(
         new URL("./data_worker.ts", import.meta.url),
@@ -132,7 +136,10 @@ export class Threads {
    * @returns how many sessions end, whose rights are gone. The door is open
    */
   async reload(access: Access): Promise<number> {
-    return await this.#door!.ask({ ask: "reload", access }, secretsOf(access)) as number;
+    const { rules } = access;
+    const ended = await this.#door!.ask({ ask: "reload", access }, secretsOf(access)) as number;
+    if (this.#options.nbdFd >= 0) await this.#data[0].ask({ ask: "reload", rules });
+    return ended;
   }
 
   /** Who uses the exports. The door is open. */
