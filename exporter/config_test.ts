@@ -243,3 +243,20 @@ Deno.test("keys that cannot be told apart are found", () => {
   assert.equal(clashOf([a, b, makeKey("a")])!.index, 2);
   assert.match(clashOf([a, { ...a, name: "c" }, b])!.message, /^"c" is the same key as "a"$/);
 });
+
+Deno.test("the example of the documentation is a configuration, with the defaults that it says", () => {
+  const page = Deno.readTextFileSync(new URL("../docs/configuration.md", import.meta.url));
+  const example = /```toml\n([^]*?)```/.exec(page)![1];
+  withKeys(["laptop", "backup"], (folder, [, backup]) => {
+    const config = parseConfig(example, `${folder}/exporter.toml`);
+    assert.deepEqual(config.limits, LIMIT_DEFAULTS);
+    assert.deepEqual(config.exports.map(({ name, permissions }) => [name, permissions]), [
+      ["data", { laptop: "read-write", backup: "read" }],
+      ["disk.img", null],
+    ]);
+    const rules = accessRules({ allow: config.allow!, keys: config.keys!, exports: config.exports });
+    const from = (host: string) => ({ family: "ipv4", host, port: 1 }) as const;
+    const access = (host: string) => new Permissions(rules).accessTo("data", backup.id.toHex(), from(host));
+    assert.deepEqual([access("192.168.7.5"), access("192.168.7.6")], ["read", null]);
+  });
+});
