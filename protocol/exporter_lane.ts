@@ -9,6 +9,7 @@ import { type FrameCodec, MORE } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
+import { ExporterPing } from "./exporter_ping.ts";
 import { CONTROL_FRAMES, FrameSender, type LaneTurns, NO_SLOT } from "./frame_sender.ts";
 import { PIECE_BYTES } from "./guard.ts";
 import {
@@ -105,8 +106,7 @@ export class ExporterLane implements StreamConsumer {
   readonly #payloadAt: Uint32Array;
   readonly #controlAt: number;
   readonly #payloadCredit: number;
-  readonly #pingIdleMs: number;
-  readonly #peerDeadMs: number;
+  readonly #ping: ExporterPing;
   readonly #bounds: { size: number; logicalBlock: number; maxPayload: number; readOnly: boolean };
   readonly #table: SlotTable;
   #codec: FrameCodec | null = null;
@@ -121,9 +121,6 @@ export class ExporterLane implements StreamConsumer {
   readonly #budget = new TurnBudget();
   /** Of the payload that is arriving: how many bytes are opened. */
   #openedBytes = 0;
-  #heardMs = 0;
-  #pings = 0;
-  #awaitsPong = false;
   // The request that is arriving; its payload may still be on the way.
   #arrival: number = Arrival.NEW;
   #slot = 0;
@@ -146,8 +143,11 @@ export class ExporterLane implements StreamConsumer {
     this.#payloadAt = Uint32Array.from(options.payloadAt);
     this.#controlAt = options.controlAt;
     this.#payloadCredit = options.payloadBytes ?? depth * maxPayload;
-    this.#pingIdleMs = options.pingIdleMs ?? PING_IDLE_MS;
-    this.#peerDeadMs = options.peerDeadMs ?? PEER_DEAD_MS;
+    this.#ping = new ExporterPing(
+      options.pingIdleMs ?? PING_IDLE_MS,
+      options.peerDeadMs ?? PEER_DEAD_MS,
+      (token) => this.#sendControl(FrameType.PING, 0, 0, 0, token, 0),
+    );
     this.#bounds = { size, logicalBlock, maxPayload, readOnly };
     this.#table = new SlotTable(depth);
     this.#sender = new FrameSender(memory, depth, host);
@@ -199,8 +199,7 @@ export class ExporterLane implements StreamConsumer {
     this.#isFinishing = false;
     this.#openedBytes = 0;
     this.#budget.reset();
-    this.#awaitsPong = false;
-    this.#heardMs = now;
+    this.#ping.reset(now);
     this.#sender.connect(codec, null);
     const grantAt = this.#controlAt + GRANT_AT;
     const at = grantAt - codec.prefixBytes;
@@ -324,7 +323,7 @@ export class ExporterLane implements StreamConsumer {
 
   /** Bytes have arrived from the client: it lives. `now` in ms. */
   heard(now: number): void {
-    this.#heardMs = now;
+    this.#ping.heard(now);
   }
 
   /**
@@ -335,18 +334,10 @@ export class ExporterLane implements StreamConsumer {
    */
   tick(now: number): number {
     if (this.#codec === null || this.error !== 0) return Infinity;
-    const idleMs = now - this.#heardMs;
-    if (idleMs >= this.#peerDeadMs) {
-      this.error = ProtocolError.PEER_DEAD;
-      return Infinity;
-    }
-    if (!this.#awaitsPong) {
-      if (idleMs < this.#pingIdleMs) return Math.min(this.#pingIdleMs, this.#peerDeadMs) - idleMs;
-      this.#awaitsPong = true;
-      this.#pings = (this.#pings + 1) >>> 0;
-      this.#sendControl(FrameType.PING, 0, 0, 0, this.#pings, 0);
-    }
-    return this.#peerDeadMs - idleMs;
+    const nextMs = this.#ping.tick(now);
+    if (nextMs > 0) return nextMs;
+    this.error = ProtocolError.PEER_DEAD;
+    return Infinity;
   }
 
   #onRequest(at: number, type: number): Verdict {
@@ -484,11 +475,8 @@ export class ExporterLane implements StreamConsumer {
   }
 
   #onPong(at: number): Verdict {
-    const memory = this.#memory;
-    if (!this.#awaitsPong || frameOffset(memory, at) !== this.#pings) return this.#fail(ProtocolError.UNEXPECTED_REPLY);
-    if (!hasOnly(memory, at, Field.OFFSET)) return this.#fail(ProtocolError.FIELD);
-    this.#awaitsPong = false;
-    return Verdict.NEXT;
+    const error = this.#ping.answered(this.#memory, at);
+    return error === ProtocolError.NONE ? Verdict.NEXT : this.#fail(error);
   }
 
   #onClose(at: number): Verdict {
