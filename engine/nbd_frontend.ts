@@ -80,7 +80,8 @@ interface Use {
 /** All NBD connections of one engine. */
 export class NbdFrontend implements TimerHandler {
   readonly #engine: Engine;
-  readonly #disks: readonly NbdDisk[];
+  /** By their index; null for one that was removed. */
+  readonly #disks: (NbdDisk | null)[];
   readonly #arbiter: NbdArbiter;
   readonly #log: (text: string) => void;
   readonly #limits: NbdFrontendLimits;
@@ -102,11 +103,27 @@ export class NbdFrontend implements TimerHandler {
     limits: NbdFrontendLimits = LIMITS,
   ) {
     this.#engine = engine;
-    this.#disks = disks;
+    this.#disks = [...disks];
     this.#arbiter = arbiter;
     this.#log = log;
     this.#limits = limits;
     this.#uses = disks.map(() => ({ state: "closed", connections: new Set(), waiting: new Set() }));
+  }
+
+  /** Serves one more, with an index that was never used. */
+  add(index: number, disk: NbdDisk): void {
+    while (this.#disks.length <= index) {
+      this.#disks.push(null);
+      this.#uses.push({ state: "closed", connections: new Set(), waiting: new Set() });
+    }
+    this.#disks[index] = disk;
+  }
+
+  /** Serves one no more, which no client uses; the arbiter refuses those that still wait for it. */
+  remove(index: number): void {
+    if (index >= this.#disks.length) return;
+    if (this.#uses[index].connections.size > 0) throw new Error("Cannot remove an export that is in use");
+    this.#disks[index] = null;
   }
 
   /** Whether no client is left. */
@@ -164,18 +181,20 @@ export class NbdFrontend implements TimerHandler {
 
   /** @ignore by connections */
   list(address: SocketAddress | null): { name: string; description: string }[] {
-    return this.#disks.filter(({ name }) => this.admits(address, name)).map(({ name }) => ({ name, description: "" }));
+    const seen = this.#disks.filter((disk) => disk !== null && this.admits(address, disk.name));
+    return seen.map((disk) => ({ name: disk!.name, description: "" }));
   }
 
   /** @ignore by connections: the index of an export; the default is the only one there is. -1: there is none. */
   find(name: string): number {
-    if (name === "" && this.#disks.length === 1) return 0;
-    return this.#disks.findIndex((disk) => disk.name === name);
+    const present = this.#disks.filter((disk) => disk !== null);
+    if (name === "" && present.length === 1) return this.#disks.indexOf(present[0]);
+    return this.#disks.findIndex((disk) => disk?.name === name);
   }
 
-  /** @ignore by connections */
+  /** @ignore by connections: one that they use, so that it is there */
   disk(index: number): NbdDisk {
-    return this.#disks[index];
+    return this.#disks[index]!;
   }
 
   /** @ignore by connections: `opened` of the connection is called with the answer, now or later. */
@@ -308,7 +327,8 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
 
   /** Whether the arbiter would let it come now, and use what it uses. */
   get isAdmitted(): boolean {
-    const name = this.#export < 0 ? null : this.#frontend.disk(this.#export).name;
+    // While it waits for the arbiter, that decides.
+    const name = this.#export < 0 || this.#opening ? null : this.#frontend.disk(this.#export).name;
     return this.#frontend.admits(this.#socketAddress, name);
   }
 

@@ -176,7 +176,7 @@ export class Coordinator {
       case "fencing":
         return this.#promised.get(message.token)?.fencing(message.executing);
       case "nbdOpen":
-        return this.#nbdOpen(worker, this.#registry.exports[message.export], message.address);
+        return this.#nbdOpen(worker, this.#registry.exportOf(message.export), message.address);
       case "nbdClosed":
         return this.#partEnded(worker, this.#registry.findKey(nbdSession(message.export)));
     }

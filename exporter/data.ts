@@ -6,24 +6,20 @@
  *
  * @module
  */
-import { type BlockClient, type BlockDevice, type Geometry, Operation, PENDING } from "../engine/block.ts";
 import type { Engine } from "../engine/engine.ts";
-import { layerNeeds, makeLayer } from "../engine/layers/mod.ts";
 import { type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import type { Reply } from "../engine/thread.ts";
-import { errnoMessage } from "../ffi/errno.ts";
 import { close } from "../ffi/libc.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
-import { Feature } from "../protocol/grant.ts";
 import { FENCING_INTERVAL_MS, PAYLOAD_BYTES_GRANT_MIN } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
-import { makeBackend } from "./backends/open.ts";
+import { Devices } from "./devices.ts";
 import { Lane, LANE_EXTRA_BYTES, type LaneOwner } from "./lane.ts";
 import {
   type DataInit,
   type EndManner,
-  nbdSession,
+  nbdExport,
   type ServedExport,
   type ServedShape,
   type ToData,
@@ -60,10 +56,9 @@ interface Fence {
 }
 
 /** All that the data-path Worker does. */
-export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
+export class DataPath implements LaneOwner, NbdArbiter {
   readonly #engine: Engine;
-  /** By the index of the export; null where it lives in another Worker. */
-  readonly #devices: (BlockDevice | null)[];
+  readonly #devices: Devices;
   readonly #sessions = new Map<string, DataSession>();
   readonly #fences = new Map<Lane, Fence>();
   #permissions: Permissions;
@@ -72,36 +67,44 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
   readonly #say: (message: ToDoor) => void;
   readonly #log: (text: string) => void;
   #stopping: Reply | null = null;
-  #syncs = 0;
-  #syncFailures: string[] = [];
+  #isClosing = false;
 
   constructor(engine: Engine, init: DataInit, say: (message: ToDoor) => void, log: (text: string) => void) {
     this.#engine = engine;
     this.#say = say;
     this.#log = log;
-    this.#devices = init.exports.map((one) => one === null ? null : makeDevice(engine, one));
+    this.#devices = new Devices(engine, init.exports);
     this.#permissions = new Permissions(init.rules);
     this.#nbd = init.nbdFd < 0 ? null : new NbdFrontend(
       engine,
-      init.exports.map((one, index) => ({ name: one!.name, device: this.#devices[index]! })),
+      init.exports.map((one, index) => ({ name: one!.name, device: this.#devices.get(index) })),
       this,
       log,
     );
     this.#nbd?.listen(init.nbdFd);
   }
 
-  /** What each export is like, as its layers leave it. */
-  shapes(): ServedShape[] {
-    return this.#devices.map((device) => {
-      const { geometry } = device!;
-      return {
-        size: geometry.size,
-        logicalBlock: geometry.logicalBlock,
-        physicalBlock: geometry.physicalBlock,
-        optimalIo: geometry.optimalIo,
-        discardGranularity: geometry.discardGranularity,
-        features: featuresOf(geometry),
-      };
+  /** What an export is like, as its layers leave it. It lives here. */
+  shape(index: number): ServedShape {
+    return this.#devices.shape(index);
+  }
+
+  /**
+   * Serves one more, with an index that was never used.
+   *
+   * @throws {Error} when it cannot be made
+   */
+  add(index: number, one: ServedExport): void {
+    this.#devices.add(index, one);
+    this.#nbd?.add(index, { name: one.name, device: this.#devices.get(index) });
+  }
+
+  /** Lets go of one that nobody uses any more, if it lives here: syncs and closes it, then answers. */
+  remove(index: number, reply: Reply): void {
+    this.#nbd?.remove(index);
+    this.#devices.remove(index, (failure) => {
+      if (failure === null) reply.answer();
+      else reply.refuse(`Cannot sync at the end: ${failure}; what no flush covered may be lost`);
     });
   }
 
@@ -192,14 +195,6 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       : this.#permissions.admitsTo(exportName, address);
   }
 
-  // The last FLUSH of each disk.
-
-  onComplete(slot: number, status: number): void {
-    this.#engine.slots.release(Uint32Array.of(slot));
-    if (status < 0) this.#syncFailures.push(errnoMessage(status));
-    if (--this.#syncs === 0) this.#stopped();
-  }
-
   #prepare(message: Extract<ToData, { say: "prepare" }>): void {
     const { token, session: id, lane: number, fresh } = message;
     if (this.#sessions.get(id)?.ending === true) {
@@ -221,7 +216,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
       this.#say({ say: "unprepared", token, status: Status.NO_RESOURCES, text });
       return;
     }
-    const lane = new Lane(this.#engine, this.#devices[message.export]!, this, {
+    const lane = new Lane(this.#engine, this.#devices.get(message.export), this, {
       session: id,
       lane: number,
       depth: message.depth,
@@ -273,7 +268,7 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     const session = this.#sessions.get(id);
     if (session === undefined) {
       // The NBD clients of an export are its connections; they end with them.
-      const index = this.#devices.findIndex((_, i) => nbdSession(i) === id);
+      const index = nbdExport(id);
       if (index < 0 || this.#nbd?.disconnect(index) !== true) this.#say({ say: "ended", session: id });
       return;
     }
@@ -361,48 +356,15 @@ export class DataPath implements LaneOwner, NbdArbiter, BlockClient {
     this.#settleStop();
   }
 
-  /** When everybody has gone: the last sync of each disk. */
+  /** When everybody has gone: the last sync of each disk, and its end. */
   #settleStop(): void {
-    if (this.#stopping === null || this.#sessions.size > 0 || this.#nbd?.isIdle === false || this.#syncs > 0) return;
-    this.#syncs = 1;
-    for (const device of this.#devices) {
-      if (device === null || device.geometry.readOnly) continue;
-      const slots = this.#engine.slots.reserve(1)!;
-      this.#syncs++;
-      const status = device.submit(slots[0], Operation.FLUSH, 0, this);
-      if (status !== PENDING) this.onComplete(slots[0], status);
-    }
-    if (--this.#syncs === 0) this.#stopped();
+    if (this.#stopping === null || this.#sessions.size > 0 || this.#nbd?.isIdle === false || this.#isClosing) return;
+    this.#isClosing = true;
+    const reply = this.#stopping;
+    this.#devices.removeAll((failures) => {
+      if (failures.length === 0) reply.answer();
+      else reply.refuse(`Cannot sync at the end: ${failures.join(", ")}; what no flush covered may be lost`);
+      this.#engine.stop();
+    });
   }
-
-  #stopped(): void {
-    for (const device of this.#devices) device?.close();
-    const failures = this.#syncFailures;
-    if (failures.length === 0) this.#stopping!.answer();
-    else this.#stopping!.refuse(`Cannot sync at the end: ${failures.join(", ")}; what no flush covered may be lost`);
-    this.#engine.stop();
-  }
-}
-
-/** A disk with its layers, the first the lowest. */
-function makeDevice(engine: Engine, one: ServedExport): BlockDevice {
-  let device = makeBackend(one.disk, engine.loop, engine.slots, one.stickyWord);
-  for (const spec of one.layers) {
-    if (layerNeeds(spec).slots > engine.slots.freeCount) {
-      throw new Error(`Cannot use the layer ${spec.kind} on "${one.name}": it needs more memory than there is`);
-    }
-    device = makeLayer(spec, device, engine);
-  }
-  return device;
-}
-
-/** What an export can do, as the wire says it. */
-function featuresOf(geometry: Geometry): number {
-  let features = Feature.BLOCK_STATUS | Feature.CACHE;
-  if (geometry.volatileCache) features |= Feature.VOLATILE_CACHE;
-  if (geometry.readOnly) return features | Feature.READ_ONLY;
-  features |= Feature.WRITE_ZEROES;
-  if (geometry.discardGranularity > 0) features |= Feature.DISCARD;
-  if (geometry.fastZero) features |= Feature.FAST_ZERO;
-  return features;
 }

@@ -17,7 +17,12 @@ serveThread<DataInit, DataQuestion, ThreadEvent>(({ engine, mailbox, init, tell 
   );
   mailbox.listen(init.door.port, (message) => data.hear(message as ToData));
   return (question, reply) => {
-    if (question.ask === "shapes") return reply.answer(data.shapes());
+    if (question.ask === "shape") return reply.answer(data.shape(question.index));
+    if (question.ask === "add") {
+      data.add(question.index, question.export);
+      return reply.answer();
+    }
+    if (question.ask === "remove") return data.remove(question.index, reply);
     if (question.ask === "stop") return data.stop(reply);
     data.reload(question.rules);
     reply.answer();

@@ -13,8 +13,8 @@ import { peerAddress, setNoDelay } from "../ffi/socket.ts";
 import { type Access, Admission, SURPLUS_MAX } from "./admission.ts";
 import { CONNECTIONS_MAX } from "./config_security.ts";
 import { Coordinator, type CoordinatorOutput } from "./coordinator.ts";
-import type { DoorInit, DoorStatus, ToDoor } from "./messages.ts";
-import { Registry } from "./registry.ts";
+import type { DoorExport, DoorInit, DoorStatus, ToDoor } from "./messages.ts";
+import { type RegisteredExport, Registry } from "./registry.ts";
 import { newRecord, type StateDirectory } from "./state.ts";
 import { Visitor } from "./visitor.ts";
 
@@ -32,6 +32,7 @@ const WATCH_MS = 200;
 /** The door of one exporter. */
 export class Door implements TimerHandler {
   readonly #engine: Engine;
+  readonly #state: StateDirectory;
   readonly #registry: Registry;
   readonly #admission: Admission;
   /** @ignore by {@link Visitor}: what it asks for. */
@@ -39,19 +40,14 @@ export class Door implements TimerHandler {
   readonly #listener: Listener;
   readonly #visitors = new Set<Visitor>();
   #isWatching = false;
+  /** Whoever waits until an export has no sessions any more. */
+  #waiting: { readonly index: number; readonly then: () => void }[] = [];
 
   /** @throws {Error} when a record cannot be read or made */
   constructor(engine: Engine, init: DoorInit, state: StateDirectory, instance: Uint8Array, output: CoordinatorOutput) {
     this.#engine = engine;
-    const exports = init.exports.map((one, index) => ({
-      index,
-      name: one.name,
-      shape: one.shape,
-      features: one.features,
-      durability: Uint8Array.fromHex(one.durability),
-      oneWorker: one.oneWorker,
-      record: one.fingerprint === "" ? newRecord("", Date.now()) : state.load(one.fingerprint, Date.now()),
-    }));
+    this.#state = state;
+    const exports = init.exports.map((one) => this.#registered(one));
     this.#admission = new Admission(init.access, (text) => output.log("warning", text));
     this.#registry = new Registry(instance, exports, this.#admission.permissions, init.access.limits);
     this.coordinator = new Coordinator(this.#registry, state, init.data.length, () => engine.now, output);
@@ -60,7 +56,8 @@ export class Door implements TimerHandler {
 
   /** Who uses the exports. */
   status(): DoorStatus {
-    return this.#registry.exports.map((one) =>
+    return new Map(this.#registry.exports.map((one) => [
+      one.index,
       this.#registry.sessionsOf(one).map(({ holder, address, access, lanes, keyName, suite }) => ({
         holder,
         address,
@@ -68,21 +65,33 @@ export class Door implements TimerHandler {
         lanes: [...lanes.values()].filter(({ connected }) => connected).length,
         key: keyName,
         suite,
-      }))
-    );
+      })),
+    ]));
   }
 
   /**
    * Decides everything by other rules from now on. Sessions whose rights are gone end, the others do not notice.
    *
+   * @param added exports, with indexes that were never used
+   * @param removed indexes of exports, whose sessions end too
    * @returns how many end
+   * @throws {Error} when a record cannot be read or made: then nothing has changed
    */
-  reload(access: Access): number {
+  reload(access: Access, added: readonly DoorExport[], removed: readonly number[]): number {
+    const registered = added.map((one) => this.#registered(one));
     this.#admission.replace(access);
-    const ended = this.#registry.replace(this.#admission.permissions, access.limits);
+    const ended = new Set(removed.flatMap((index) => this.#registry.remove(index)));
+    for (const one of registered) this.#registry.add(one);
+    for (const one of this.#registry.replace(this.#admission.permissions, access.limits)) ended.add(one);
     for (const session of ended) this.coordinator.end(session, "dismissed");
     for (const visitor of this.#visitors) visitor.review();
-    return ended.length;
+    return ended.size;
+  }
+
+  /** Calls a function as soon as an export that was removed has no sessions any more. */
+  whenGone(index: number, then: () => void): void {
+    this.#waiting.push({ index, then });
+    this.#settleGone();
   }
 
   /** Accepts nobody any more, and sends away who is at the door. */
@@ -97,6 +106,7 @@ export class Door implements TimerHandler {
     this.coordinator.hear(worker, message);
     // A session may have lost its last lane.
     this.#watch();
+    this.#settleGone();
   }
 
   /** @ignore by {@link Visitor}: whom to let in. */
@@ -126,6 +136,26 @@ export class Door implements TimerHandler {
   connect(visitor: Visitor, fd: number): void {
     this.#visitors.delete(visitor);
     this.coordinator.connect(visitor, fd, visitor.machine.handoff(), visitor.depth, visitor.maxPayload);
+  }
+
+  #registered(one: DoorExport): RegisteredExport {
+    return {
+      index: one.index,
+      name: one.name,
+      shape: one.shape,
+      features: one.features,
+      durability: Uint8Array.fromHex(one.durability),
+      oneWorker: one.oneWorker,
+      record: one.fingerprint === "" ? newRecord("", Date.now()) : this.#state.load(one.fingerprint, Date.now()),
+    };
+  }
+
+  #settleGone(): void {
+    if (this.#waiting.length === 0) return;
+    const isGone = (index: number) => this.#registry.sessionsOf(this.#registry.exportOf(index)).length === 0;
+    const gone = this.#waiting.filter(({ index }) => isGone(index));
+    this.#waiting = this.#waiting.filter((one) => !gone.includes(one));
+    for (const { then } of gone) then();
   }
 
   #accept(fd: number): void {

@@ -20,7 +20,10 @@ serveThread<DoorInit, DoorQuestion, ThreadEvent>(({ engine, mailbox, init, tell 
   }
   return (question, reply) => {
     if (question.ask === "status") return reply.answer(door.status());
-    if (question.ask === "reload") return reply.answer(door.reload(question.access));
+    if (question.ask === "reload") {
+      return reply.answer(door.reload(question.access, question.added, question.removed));
+    }
+    if (question.ask === "gone") return door.whenGone(question.index, () => reply.answer());
     door.stop();
     reply.answer();
   };

@@ -4,26 +4,17 @@
  * @module
  */
 import type { HostPort, NbdAddress } from "../engine/control/address.ts";
-import { cipherName, cipherNumbers, digestName, digestNumbers } from "../engine/control/algorithms.ts";
 import type { AddressRange } from "../engine/control/cidr.ts";
-import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
-import { type LayerSpec, parseLayer } from "../engine/layers/mod.ts";
 import { type Listening, listenNbd, listenTcp, removeSocketFile } from "../engine/listen.ts";
 import { close } from "../ffi/libc.ts";
-import { Access, Feature } from "../protocol/grant.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
-import type { Access as DoorAccess } from "./admission.ts";
-import { closeBackend, makeStickyWord, type OpenedDisk } from "./backends/open.ts";
-import { accessRules, type KeyEntry, type Limits } from "./config_security.ts";
-import { durabilityOf, failureOf, fingerprintOf, openWithPatience } from "./disks.ts";
+import type { KeyEntry, Limits } from "./config_security.ts";
+import { closeDisk, type Disk, openDisk } from "./disks.ts";
 import { checkExposure } from "./exposure.ts";
-import type { ServedShape } from "./messages.ts";
 import type { ExportRule } from "./permissions.ts";
-import { livesInOneWorker, Threads } from "./threads.ts";
+import { Exporter } from "./running.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
-
-const log = logger("exporter");
 
 /** Data-path Workers: as many as a session may have lanes, so that each lane of one client can have its own. */
 export const WORKERS_MAX = LANES_MAX;
@@ -106,7 +97,8 @@ export interface ExporterStatus {
 export interface RunningExporter {
   readonly listening: readonly { readonly protocol: "dst" | "nbd"; readonly address: string }[];
   /**
-   * Goes on with other keys, permissions, addresses, limits, ciphers and digests. Sessions whose rights are gone end.
+   * Goes on with other keys, permissions, addresses, limits, ciphers and digests, and with exports more or less. Sessions
+   * whose rights or disks are gone end, the disks are let go of after that.
    *
    * @returns how many sessions end
    * @throws {Error} one line that says what cannot be changed while it runs: nothing has changed then
@@ -126,161 +118,21 @@ export interface RunningExporter {
  * @throws {Error} one line that says what could not be done and why
  */
 export async function startExporter(options: ExporterOptions): Promise<RunningExporter> {
-  const disks: OpenedDisk[] = [];
-  const sockets: Listening[] = [];
-  const giveBack = () => {
-    for (const { path } of sockets) if (path !== null) removeSocketFile(path);
-    for (const disk of disks) closeBackend(disk);
-  };
   await checkExposure(options);
+  const disks: Disk[] = [];
+  const sockets: Listening[] = [];
   try {
-    const layers = options.exports.map((one) => one.layers.map(parseLayer));
-    for (const one of options.exports) disks.push(await openWithPatience(one));
+    for (const [index, one] of options.exports.entries()) disks.push(await openDisk(index, one));
     sockets.push(await listenTcp(options.listen));
     if (options.nbd !== null) sockets.push(await listenNbd(options.nbd));
-    return await serve(options, disks, layers, sockets, giveBack);
+    return await Exporter.start(options, disks, sockets);
   } catch (error) {
     // Once they serve, the sockets are the threads'.
-    for (const { fd } of sockets) close(fd);
-    giveBack();
+    for (const { fd, path } of sockets) {
+      close(fd);
+      if (path !== null) removeSocketFile(path);
+    }
+    for (const disk of disks) closeDisk(disk);
     throw error;
   }
-}
-
-async function serve(
-  options: ExporterOptions,
-  disks: readonly OpenedDisk[],
-  layers: readonly LayerSpec[][],
-  sockets: readonly Listening[],
-  giveBack: () => void,
-): Promise<RunningExporter> {
-  const stickyWords = disks.map(() => makeStickyWord());
-  const exports = disks.map((disk, i) => ({
-    name: options.exports[i].name,
-    disk,
-    layers: layers[i],
-    stickyWord: stickyWords[i],
-  }));
-  const threads = await Threads.start(
-    {
-      loop: options.loop,
-      crypto: options.crypto,
-      workers: options.workers,
-      exports,
-      nbdFd: sockets[1]?.fd ?? -1,
-      rules: accessRules(options),
-    },
-    ({ level, text }) => log[level](text),
-  );
-  let shapes: ServedShape[];
-  try {
-    shapes = await threads.shapes();
-    await threads.openDoor({
-      exports: exports.map((one, i) => ({
-        name: one.name,
-        shape: shapes[i],
-        features: shapes[i].features | (options.exports[i].shared ? Feature.SHARED : 0),
-        fingerprint: fingerprintOf(one.disk),
-        durability: durabilityOf(one.disk, one.layers),
-        oneWorker: livesInOneWorker(one),
-      })),
-      access: accessOf(options),
-      stateDir: options.stateDir,
-      listenFd: sockets[0].fd,
-    });
-  } catch (error) {
-    threads.end();
-    throw error;
-  }
-  for (const [i, disk] of disks.entries()) {
-    if (disk.roundedOffBytes > 0) {
-      log.warning(
-        `"${options.exports[i].name}": the last ${disk.roundedOffBytes} bytes are not exported, being no whole block`,
-      );
-    }
-  }
-  return {
-    listening: sockets.map(({ address }, i) => ({ protocol: i === 0 ? "dst" as const : "nbd" as const, address })),
-    failed: threads.failed,
-    reload: async (changed) => {
-      try {
-        checkReload(options, changed);
-        await checkExposure(changed);
-        return await threads.reload(accessOf(changed));
-      } finally {
-        // Those that were given away have no bytes here any more.
-        for (const { key } of changed.keys) if (key.secret.length > 0) key.secret.fill(0);
-      }
-    },
-    status: async () => {
-      const sessions = await threads.status();
-      return {
-        loop: threads.loop,
-        workers: options.workers,
-        exports: options.exports.map((one, i) => ({
-          name: one.name,
-          path: one.path,
-          size: shapes[i].size,
-          access: (shapes[i].features & Feature.READ_ONLY) !== 0 ? "read-only" : "read-write",
-          sessions: sessions[i].map(({ access, suite, ...session }) => ({
-            ...session,
-            access: access === Access.READ_WRITE ? "read-write" : "read-only",
-            cipher: suite === null ? null : cipherName(suite.cipher),
-            digest: suite === null ? null : digestName(suite.digest),
-          })),
-          failure: failureOf(stickyWords[i]),
-        })),
-      };
-    },
-    stop: () => threads.stop().finally(giveBack),
-  };
-}
-
-/** What the door decides by. */
-function accessOf(options: ExporterOptions): DoorAccess {
-  return {
-    rules: accessRules(options),
-    secrets: options.keys.map(({ key }) => ({ id: key.id.toHex(), secret: key.secret })),
-    ciphers: cipherNumbers(options.ciphers),
-    digests: digestNumbers(options.digests),
-    limits: options.limits,
-  };
-}
-
-/**
- * Checks that nothing is to be changed that cannot be while the exporter runs.
- *
- * @throws {Error} that names it
- */
-function checkReload(running: ExporterOptions, changed: ExporterOptions): void {
-  const refuse = (what: string) => new Error(`${what} cannot be changed by a reload: restart`);
-  const pairs: [string, unknown, unknown][] = [
-    ["listen", running.listen, changed.listen],
-    ["nbd", running.nbd, changed.nbd],
-    ["loop", running.loop, changed.loop],
-    ["state_dir", running.stateDir, changed.stateDir],
-    ["crypto", running.crypto, changed.crypto],
-    ["workers", running.workers, changed.workers],
-  ];
-  for (const [what, before, after] of pairs) if (!isSame(before, after)) throw refuse(what);
-  const exports = new Map(running.exports.map((one) => [one.name, one]));
-  for (const one of changed.exports) {
-    const before = exports.get(one.name);
-    exports.delete(one.name);
-    if (before === undefined) throw new Error(`"${one.name}": exports cannot be added by a reload: restart`);
-    if (!isSame(withoutRules(before), withoutRules(one))) {
-      throw refuse(`"${one.name}": path, read_only, shared, direct and layers`);
-    }
-  }
-  for (const name of exports.keys()) throw new Error(`"${name}": exports cannot be removed by a reload: restart`);
-}
-
-/** The part of an export that is its disk. */
-function withoutRules({ name, path, readOnly, shared, direct, layers }: ExportOptions) {
-  return { name, path, readOnly, shared, direct, layers };
-}
-
-/** Whether plain data are the same, given that their fields are in the same order. */
-function isSame(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -39,7 +39,7 @@ export interface DataInit {
   readonly rules: AccessRules;
 }
 
-/** What a Worker answers to `shapes`: for each export its shape and features as the layers leave them. */
+/** What an export is like, as the layers leave it. */
 export interface ServedShape extends ExportShape {
   /** A `Feature` set. */
   readonly features: number;
@@ -47,8 +47,12 @@ export interface ServedShape extends ExportShape {
 
 /** What the main isolate asks a Worker. */
 export type DataQuestion =
-  /** Asked of a Worker that has all exports; answered by `ServedShape[]`. */
-  | { readonly ask: "shapes" }
+  /** What an export is like that lives in the Worker: answered by its {@link ServedShape}. */
+  | { readonly ask: "shape"; readonly index: number }
+  /** Serve one more, with an index that was never used. */
+  | { readonly ask: "add"; readonly index: number; readonly export: ServedExport }
+  /** Let go of one that nobody uses any more, if it is there. Answered when it is synced and closed. */
+  | { readonly ask: "remove"; readonly index: number }
   /** Other rules for the NBD clients from now on. */
   | { readonly ask: "reload"; readonly rules: AccessRules }
   /** Finish, sync, close all; then the thread ends. */
@@ -56,6 +60,8 @@ export type DataQuestion =
 
 /** One export, for the door. */
 export interface DoorExport {
+  /** Names it to all threads, for as long as the exporter runs. */
+  readonly index: number;
   readonly name: string;
   readonly shape: ExportShape;
   readonly features: number;
@@ -81,8 +87,19 @@ export interface DoorInit {
 export type DoorQuestion =
   /** Answered by {@link DoorStatus}. */
   | { readonly ask: "status" }
-  /** Decide everything by these rules from now on; answered by the number of sessions that end by them. */
-  | { readonly ask: "reload"; readonly access: Access }
+  /**
+   * Decide everything by these rules from now on, serve more exports, and end the sessions of others, which are there no
+   * more. Answered by the number of sessions that end.
+   */
+  | {
+    readonly ask: "reload";
+    readonly access: Access;
+    readonly added: readonly DoorExport[];
+    /** Indexes. */
+    readonly removed: readonly number[];
+  }
+  /** Answered when nothing of the sessions of an export is left that was removed. */
+  | { readonly ask: "gone"; readonly index: number }
   /** Accept nobody any more. */
   | { readonly ask: "stop" };
 
@@ -100,8 +117,8 @@ export interface DoorSession {
   readonly suite: { readonly cipher: number; readonly digest: number } | null;
 }
 
-/** Sessions by export, in the order of the exports. */
-export type DoorStatus = readonly (readonly DoorSession[])[];
+/** Sessions by the index of the export. */
+export type DoorStatus = ReadonlyMap<number, readonly DoorSession[]>;
 
 /** What door and Workers report to the main isolate. */
 export type ThreadEvent = { readonly event: "log"; readonly level: "info" | "warning"; readonly text: string };
@@ -167,7 +184,14 @@ export type ToDoor =
   /** The last NBD client of the export has gone. */
   | { readonly say: "nbdClosed"; readonly export: number };
 
+const NBD_SESSION = "nbd:";
+
 /** The id of the session that all NBD clients of an export make up. */
 export function nbdSession(exportIndex: number): string {
-  return `nbd:${exportIndex}`;
+  return `${NBD_SESSION}${exportIndex}`;
+}
+
+/** The export of a session with such an id; -1 for any other. */
+export function nbdExport(session: string): number {
+  return session.startsWith(NBD_SESSION) ? Number(session.slice(NBD_SESSION.length)) : -1;
 }

@@ -109,11 +109,13 @@ export interface RegistryLimits {
 
 /** All exports and sessions of one exporter. */
 export class Registry {
-  /** By their index. */
-  readonly exports: readonly RegisteredExport[];
   readonly #instance: Uint8Array;
+  /** By their name. */
   readonly #exports = new Map<string, RegisteredExport>();
-  readonly #sorted: RegisteredExport[];
+  /** By their index, those too that were removed. */
+  readonly #byIndex = new Map<number, RegisteredExport>();
+  /** By the bytes of their names. */
+  #sorted: RegisteredExport[];
   #permissions: Permissions;
   #limits: RegistryLimits;
   readonly #sessions = new Map<string, Session>();
@@ -130,13 +132,40 @@ export class Registry {
     permissions: Permissions,
     limits: RegistryLimits,
   ) {
-    this.exports = exports;
     this.#instance = instance;
     this.#permissions = permissions;
     this.#limits = limits;
-    for (const one of exports) this.#exports.set(one.name, one);
-    const encoder = new TextEncoder();
-    this.#sorted = [...exports].sort((a, b) => compareBytes(encoder.encode(a.name), encoder.encode(b.name)));
+    this.#sorted = [];
+    for (const one of exports) this.add(one);
+  }
+
+  /** All exports that are there. */
+  get exports(): readonly RegisteredExport[] {
+    return this.#sorted;
+  }
+
+  /** The export with this index, also when it was removed. */
+  exportOf(index: number): RegisteredExport {
+    return this.#byIndex.get(index)!;
+  }
+
+  /** One more, with a name that no other has, and an index that was never used. */
+  add(one: RegisteredExport): void {
+    this.#exports.set(one.name, one);
+    this.#byIndex.set(one.index, one);
+    this.#sorted = this.#inOrder();
+  }
+
+  /**
+   * From now on it is not there any more.
+   *
+   * @returns its sessions: they are to be ended
+   */
+  remove(index: number): Session[] {
+    const one = this.exportOf(index);
+    this.#exports.delete(one.name);
+    this.#sorted = this.#inOrder();
+    return this.sessionsOf(one).filter(({ ending }) => !ending);
   }
 
   /**
@@ -254,6 +283,7 @@ export class Registry {
 
   /** Whether the NBD front-end of an export may serve it: all its connections are one session. */
   openNbd(one: RegisteredExport, id: string, address: string): OpenDecision {
+    if (this.#exports.get(one.name) !== one) return refusal(Status.NOT_FOUND, `There is no export "${one.name}"`);
     return this.#admit(
       {
         id,
@@ -321,6 +351,11 @@ export class Registry {
     const isSame = recordAs !== "" && one.record.session === recordAs;
     const record = isSame ? null : { ...one.record, writeEpoch: one.record.writeEpoch + 1, session: recordAs };
     return { kind: "granted", session, record };
+  }
+
+  #inOrder(): RegisteredExport[] {
+    const encoder = new TextEncoder();
+    return [...this.#exports.values()].sort((a, b) => compareBytes(encoder.encode(a.name), encoder.encode(b.name)));
   }
 
   /** The {@link Access} of a peer to an export at most; null: it is to learn nothing of it. */

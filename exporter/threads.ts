@@ -12,6 +12,7 @@ import { DOOR_SLOTS } from "./door.ts";
 import type {
   DataInit,
   DataQuestion,
+  DoorExport,
   DoorInit,
   DoorQuestion,
   DoorStatus,
@@ -104,9 +105,9 @@ export class Threads {
     return this.#data[0].loop;
   }
 
-  /** What each export is like, as its layers leave it. */
-  async shapes(): Promise<ServedShape[]> {
-    return await this.#data[0].ask({ ask: "shapes" }) as ServedShape[];
+  /** What an export is like, as its layers leave it. */
+  async shape(index: number): Promise<ServedShape> {
+    return await this.#data[0].ask({ ask: "shape", index }) as ServedShape;
   }
 
   /**
@@ -131,15 +132,50 @@ export class Threads {
   }
 
   /**
-   * Has everything decided by other rules from now on. The keys' secrets are the door's then, and gone here.
+   * Makes ready to serve one more, with an index that was never used.
    *
-   * @returns how many sessions end, whose rights are gone. The door is open
+   * @throws {Error} when it or a layer cannot be made; then no thread has it
    */
-  async reload(access: Access): Promise<number> {
+  async add(index: number, one: ServedExport): Promise<void> {
+    const workers = livesInOneWorker(one) ? [this.#data[0]] : this.#data;
+    const question: DataQuestion = { ask: "add", index, export: one };
+    const outcomes = await Promise.allSettled(workers.map((thread) => thread.ask(question)));
+    const failure = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failure === undefined) return;
+    await this.letGo(index);
+    throw failure.reason;
+  }
+
+  /**
+   * Goes on with other rules, more exports, and without others. The keys' secrets are the door's then, and gone here.
+   *
+   * @param added that {@link add} has made ready
+   * @param removed indexes
+   * @returns how many sessions end, whose rights or disks are gone. The door is open
+   * @throws {Error} when a record cannot be read or made; then nothing has changed
+   */
+  async reload(access: Access, added: readonly DoorExport[], removed: readonly number[]): Promise<number> {
     const { rules } = access;
-    const ended = await this.#door!.ask({ ask: "reload", access }, secretsOf(access)) as number;
+    const question: DoorQuestion = { ask: "reload", access, added, removed };
+    const ended = await this.#door!.ask(question, secretsOf(access)) as number;
     if (this.#options.nbdFd >= 0) await this.#data[0].ask({ ask: "reload", rules });
     return ended;
+  }
+
+  /** Waits until an export that {@link reload} has removed has no sessions any more. */
+  async whenGone(index: number): Promise<void> {
+    await this.#door!.ask({ ask: "gone", index });
+  }
+
+  /**
+   * Lets go of a disk that is not exported, or no more: it is synced and closed in all threads.
+   *
+   * @throws {Error} when it could not be synced: it is let go of all the same
+   */
+  async letGo(index: number): Promise<void> {
+    const outcomes = this.#data.map((thread) => thread.ask({ ask: "remove", index }));
+    const failure = (await Promise.allSettled(outcomes)).find((outcome) => outcome.status === "rejected");
+    if (failure !== undefined) throw failure.reason;
   }
 
   /** Who uses the exports. The door is open. */

@@ -295,6 +295,75 @@ Deno.test(
 );
 
 Deno.test(
+  "exports come and go by a reload, and the others do not notice",
+  Workplace.test(async (place) => {
+    place.file("a.img", 1024 * 1024);
+    place.file("b.img", 2 * 1024 * 1024);
+    const write = (...paths: string[]) => {
+      const sections = paths.map((path) => `[[exports]]\npath = "${path}"\n`);
+      const top = `listen = "127.0.0.1:0"\nstate_dir = "state"\nnbd = "unix:${place.folder}/nbd.sock"\n`;
+      Deno.writeTextFileSync(`${place.folder}/exporter.toml`, top + sections.join(""));
+    };
+    write("mem:1M", "a.img");
+    const { daemon, address } = await exporter(place, "--workers", "2");
+    const list = async () => {
+      const { stdout } = await place.run("list", address, "--json");
+      return stdout.trim().split("\n").map((line) => JSON.parse(line)).map(({ name, size }) => [name, size]);
+    };
+    let attached = 0;
+    const attach = async (name: string) => {
+      const socket = `${place.folder}/${++attached}.sock`;
+      const args = ["attach", `${address}/${name}`, "--lanes", "2", "--nbd", `unix:${socket}`];
+      await place.daemon(...args).waitFor("attached");
+      return await NbdDisk.connect(socket);
+    };
+    const memory = await attach("mem");
+    await memory.write(0, new Uint8Array(4096).fill(1));
+    const a = await attach("a.img");
+    await a.write(4096, new Uint8Array(4096).fill(0xa));
+
+    write("b.img", "mem:1M", "a.img");
+    await reload(daemon, "reloaded");
+    assert.deepEqual(await list(), [["a.img", 1024 * 1024], ["b.img", 2 * 1024 * 1024], ["mem", 1024 * 1024]]);
+    const b = await attach("b.img");
+    await b.write(8192, new Uint8Array(4096).fill(0xb));
+    await b.close();
+    const { exports } = JSON.parse((await place.run("status", "--json")).stdout);
+    const shown = exports[0].status.exports.map((
+      { name, sessions }: { name: string; sessions: unknown[] },
+    ) => [name, sessions.length]);
+    assert.deepEqual(shown, [["b.img", 1], ["mem", 1], ["a.img", 1]]);
+
+    write("mem:1M");
+    await reload(daemon, "reloaded");
+    assert.deepEqual(await list(), [["mem", 1024 * 1024]]);
+    assert.deepEqual(await read(memory, 0), new Uint8Array(4096).fill(1));
+    await memory.close();
+    // The files are free again, with what was written to them.
+    for (const [name, offset, byte] of [["a.img", 4096, 0xa], ["b.img", 8192, 0xb]] as const) {
+      const other = place.daemon("export", name, ...place.exportOptions());
+      await other.waitFor("listening");
+      assert.equal((await other.stop()).code, 0);
+      assert.equal(Deno.readFileSync(`${place.folder}/${name}`)[offset], byte);
+    }
+    write("mem:1M", "a.img");
+    await reload(daemon, "reloaded");
+    assert.deepEqual((await list()).map(([name]) => name), ["a.img", "mem"]);
+    await (await attach("a.img")).close();
+
+    // One that cannot be opened: all stays as it was.
+    write("mem:1M", "b.img", "nothing.img");
+    assert.match(await reload(daemon, "refused"), /Cannot export .*nothing\.img: /);
+    assert.deepEqual((await list()).map(([name]) => name), ["a.img", "mem"]);
+    const other = place.daemon("export", "b.img", ...place.exportOptions());
+    await other.waitFor("listening");
+    const { code, stderr } = await daemon.stop();
+    assert.equal(code, 0, stderr);
+    assert.equal(count(stderr, /"(a|b)\.img" is exported no more$/), 2);
+  }),
+);
+
+Deno.test(
   "an address that fails too often is told to wait, until the limits change",
   Workplace.test(async (place) => {
     keys(place, "alice", "eve");
