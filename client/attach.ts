@@ -232,7 +232,8 @@ async function serveUblk(control: UblkControl, threads: LaneThreads): Promise<Fr
       if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
       const loss = await threads.orAbort(device.sync(), force).then(
         () => null,
-        (error) => `what was not yet written is lost (${messageOf(error)})`,
+        // Where nothing failed that was to be written, it is the flush at the end, which is looked at by itself.
+        (error) => threads.hasFailed ? `what was not yet written is lost (${messageOf(error)})` : null,
       );
       await remove(force, claim);
       return loss;

@@ -207,6 +207,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   #leave(reply: Reply): void {
     this.#leaving = reply;
     this.#opening?.cancel();
+    this.#endOpening();
     if (this.#session === null) this.#left(false);
     else this.#session.leave((clean) => this.#left(clean));
   }

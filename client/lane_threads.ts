@@ -90,6 +90,11 @@ export class LaneThreads {
     return !this.#crew.ledger.isCovered;
   }
 
+  /** Whether something that was to be written has failed. */
+  get hasFailed(): boolean {
+    return this.#crew.ledger.hasFailed;
+  }
+
   /** Asks the thread of one lane. */
   ask(lane: number, question: AttachQuestion): Promise<unknown> {
     return this.#crew.ask(lane, question);

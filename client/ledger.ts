@@ -1,14 +1,18 @@
 /**
- * What of a session may still be lost: the mutations that were acknowledged, and that no FLUSH has covered.
+ * What of a session is, or may still be lost: mutations that failed, and those that were acknowledged and that no FLUSH
+ * has covered.
  *
  * @module
  */
 
-/** Words of the shared memory: how many mutations were acknowledged, and how many of them a FLUSH has covered. */
-const Word = { ACKNOWLEDGED: 0, COVERED: 1 } as const;
+/**
+ * Words of the shared memory: how many mutations were acknowledged, how many of them a FLUSH has covered, and whether one
+ * has failed.
+ */
+const Word = { ACKNOWLEDGED: 0, COVERED: 1, FAILED: 2 } as const;
 
 /** Bytes that a ledger needs. */
-export const LEDGER_BYTES = 8;
+export const LEDGER_BYTES = 12;
 
 /**
  * Counts mutations over all lanes of a session, which are served by as many threads. The counts go round at 2^32, and
@@ -36,6 +40,16 @@ export class MutationLedger {
   /** Whether every mutation that was acknowledged is covered. */
   get isCovered(): boolean {
     return Atomics.load(this.#words, Word.ACKNOWLEDGED) === Atomics.load(this.#words, Word.COVERED);
+  }
+
+  /** Whether a mutation has failed, now or earlier. */
+  get hasFailed(): boolean {
+    return Atomics.load(this.#words, Word.FAILED) !== 0;
+  }
+
+  /** A mutation has failed. */
+  fail(): void {
+    Atomics.store(this.#words, Word.FAILED, 1);
   }
 
   /** A mutation was acknowledged that is not on stable storage by itself. */

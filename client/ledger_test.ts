@@ -43,7 +43,7 @@ Deno.test("the lanes of a session keep one ledger", () => {
 Deno.test("the counts go round", () => {
   const memory = new SharedArrayBuffer(LEDGER_BYTES);
   for (const before of [0x7fff_ffff, -1]) {
-    new Int32Array(memory).fill(before);
+    new Int32Array(memory).fill(before, 0, 2);
     const ledger = new MutationLedger(memory);
     assert(ledger.isCovered);
     const early = ledger.mark();
@@ -56,4 +56,13 @@ Deno.test("the counts go round", () => {
     ledger.cover(early);
     assert(ledger.isCovered);
   }
+});
+
+Deno.test("a failure is not forgotten, on whichever lane it was", () => {
+  const memory = new SharedArrayBuffer(LEDGER_BYTES);
+  const [one, two] = [new MutationLedger(memory), new MutationLedger(memory)];
+  assert(!one.hasFailed);
+  two.fail();
+  one.cover(one.mark());
+  assert(one.hasFailed && one.isCovered);
 });

@@ -21,8 +21,9 @@ import { Errno, errnoMessage } from "../ffi/errno.ts";
 import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../protocol/client_lane.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
-import { Access, Feature, type Grant } from "../protocol/grant.ts";
+import type { Grant } from "../protocol/grant.ts";
 import { Cipher, writeUint64 } from "../protocol/wire.ts";
+import { canDo, geometryOf } from "./geometry.ts";
 import { MutationLedger } from "./ledger.ts";
 
 /** How long the answer to CLOSE may take, in milliseconds: nothing executes any more, so it is a round trip. */
@@ -206,10 +207,13 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
 
   submit(slot: number, operation: number, flags: number, client: BlockClient): number {
     if (this.#clients[slot] !== null) throw new Error(`Slot ${slot} has a request already`);
-    if (this.#failure !== 0) return this.#failure;
+    if (this.#failure !== 0) {
+      this.#noteFailure(operation, this.#failure);
+      return this.#failure;
+    }
     // The wire has no empty range; it is done already.
     if (this.#slots.length[slot] === 0 && operation !== Operation.FLUSH) return 0;
-    if (this.#isWithout(operation)) return this.#answerWithout(slot, operation);
+    if (!canDo(this.grant.features, operation)) return this.#answerWithout(slot, operation);
     this.#clients[slot] = client;
     this.#operation[slot] = operation;
     this.#flags[slot] = flags;
@@ -431,17 +435,23 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
 
   /** Keeps account of a request that has succeeded. */
   #note(slot: number, operation: number): void {
-    if (operation === Operation.FLUSH) {
-      this.#ledger.cover(this.#marks[slot]);
-    } else if (
-      operation === Operation.WRITE || operation === Operation.WRITE_ZEROES || operation === Operation.DISCARD
-    ) {
-      if ((this.#flags[slot] & RequestFlag.FUA) === 0) this.#ledger.acknowledge();
-    }
+    if (operation === Operation.FLUSH) this.#ledger.cover(this.#marks[slot]);
+    else if (this.#mayLose(slot, operation)) this.#ledger.acknowledge();
+  }
+
+  /** Whether what was acknowledged is on stable storage only after a FLUSH. */
+  #mayLose(slot: number, operation: number): boolean {
+    return this.geometry.volatileCache && isMutation(operation) && (this.#flags[slot] & RequestFlag.FUA) === 0;
+  }
+
+  /** Keeps account of a request that has failed, unless whoever asked does the same in another way. */
+  #noteFailure(operation: number, status: number): void {
+    if (isMutation(operation) && status !== -Errno.EOPNOTSUPP) this.#ledger.fail();
   }
 
   #complete(slot: number, status: number): void {
     const client = this.#clients[slot]!;
+    if (status < 0) this.#noteFailure(this.#operation[slot], status);
     // Before the call, from within which the slot may be used again.
     this.#clients[slot] = null;
     client.onComplete(slot, status);
@@ -461,22 +471,6 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
       this.#waitingHead = (this.#waitingHead + 1) % this.#waiting.length;
       this.#waitingCount--;
       this.#complete(slot, this.#failure);
-    }
-  }
-
-  #isWithout(operation: number): boolean {
-    const { features } = this.grant;
-    switch (operation) {
-      case Operation.DISCARD:
-        return (features & Feature.DISCARD) === 0;
-      case Operation.WRITE_ZEROES:
-        return (features & Feature.WRITE_ZEROES) === 0;
-      case Operation.CACHE:
-        return (features & Feature.CACHE) === 0;
-      case Operation.BLOCK_STATUS:
-        return (features & Feature.BLOCK_STATUS) === 0;
-      default:
-        return false;
     }
   }
 
@@ -501,16 +495,6 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   }
 }
 
-function geometryOf(grant: Grant): Geometry {
-  const readOnly = grant.access !== Access.READ_WRITE;
-  return {
-    size: grant.size,
-    logicalBlock: grant.logicalBlock,
-    physicalBlock: grant.physicalBlock,
-    optimalIo: grant.optimalIo,
-    discardGranularity: (grant.features & Feature.DISCARD) !== 0 ? grant.discardGranularity : 0,
-    readOnly,
-    volatileCache: !readOnly && (grant.features & Feature.VOLATILE_CACHE) !== 0,
-    fastZero: (grant.features & Feature.FAST_ZERO) !== 0,
-  };
+function isMutation(operation: number): boolean {
+  return operation === Operation.WRITE || operation === Operation.WRITE_ZEROES || operation === Operation.DISCARD;
 }

@@ -150,7 +150,8 @@ for (const way of ["a signal", "dst detach"] as const) {
     `writes that no flush could cover make ${way} end with exit code 1 and say what may be lost`,
     Workplace.test(async (place) => {
       place.file("disk.img", 8 * MIB);
-      const { daemon: exporter, address } = await place.exporter("disk.img");
+      // Whatever the folder's filesystem, its writes need a flush.
+      const { daemon: exporter, address } = await place.exporter("disk.img", "--layer", "volatile:8M");
       const nbd = `unix:${place.folder}/nbd.sock`;
       const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
       await daemon.waitFor("attached");
@@ -174,7 +175,7 @@ Deno.test(
   "where a flush has covered every write, an exporter that died in between takes nothing away: detach says all is well",
   Workplace.test(async (place) => {
     place.file("disk.img", 8 * MIB);
-    const { daemon: exporter, address } = await place.exporter("disk.img");
+    const { daemon: exporter, address } = await place.exporter("disk.img", "--layer", "volatile:8M");
     const nbd = `unix:${place.folder}/nbd.sock`;
     const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
     await daemon.waitFor("attached");

@@ -74,7 +74,7 @@ testEachLoop("what is written on one lane is read on every other", async (loop) 
 });
 
 testEachLoop("a flush on any lane covers what was acknowledged on every lane", async (loop) => {
-  await using exporter = await exporterOf(loop);
+  await using exporter = await exporterOf(loop, ["volatile:8M"]);
   await using session = await TestSession.open(loop, exporter, 2);
   const { ledger, lanes: [one, two] } = session;
   assert(ledger.isCovered);
@@ -87,13 +87,31 @@ testEachLoop("a flush on any lane covers what was acknowledged on every lane", a
   }
   // On stable storage by itself; and what has failed nobody counts on.
   for (const operation of mutations) assert.equal(await two.ask(operation, 0, 4096, RequestFlag.FUA), 0);
+  assert(!ledger.hasFailed);
   assert.equal(await two.ask(Operation.WRITE, 16 * MIB, 4096), -Errno.ENOSPC);
   assert.equal(await two.ask(Operation.READ, 0, 4096), 0);
+  assert(ledger.isCovered && ledger.hasFailed);
+});
+
+testEachLoop("what needs no flush is not counted, and what is asked for too late has failed", async (loop) => {
+  await using exporter = await exporterOf(loop);
+  await using session = await TestSession.open(loop, exporter, 2);
+  const { ledger, lanes: [one, two] } = session;
+  assert.equal(one.session!.geometry.volatileCache, false);
+  assert.equal(await one.ask(Operation.WRITE, 0, 4096), 0);
   assert(ledger.isCovered);
+  two.session!.abort("the test is over");
+  await session.until(() => two.told.length > 0);
+  assert.deepEqual(two.told, ["lost: the test is over"]);
+  assert.equal(await two.ask(Operation.READ, 0, 4096), -Errno.EIO);
+  assert.equal(await two.ask(Operation.FLUSH, 0, 0), -Errno.EIO);
+  assert(!ledger.hasFailed);
+  assert.equal(await two.ask(Operation.WRITE, 0, 4096), -Errno.EIO);
+  assert(ledger.hasFailed);
 });
 
 testEachLoop("a flush does not cover what was acknowledged while it was under way", async (loop) => {
-  await using exporter = await exporterOf(loop, ["delay:flush=100"]);
+  await using exporter = await exporterOf(loop, ["volatile:8M", "delay:flush=100"]);
   await using session = await TestSession.open(loop, exporter, 2);
   const { ledger, lanes: [one, two] } = session;
   one.begin(1, Operation.FLUSH, 0, 0);

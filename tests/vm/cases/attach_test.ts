@@ -75,7 +75,7 @@ Deno.test("every byte of mixed sizes at depth 32 is read back as it was written"
 
 Deno.test("with --lanes each processor has a queue of its own, served by a thread with a lane of its own", async () => {
   using folder = scratchFolder();
-  await using exported = await startExport(folder.path, [await makeDiskFile(folder.path)]);
+  await using exported = await startExport(folder.path, [await makeDiskFile(folder.path), "--workers", "2"]);
   // More than the VM has processors.
   await using attached = await startAttach(`${exported.address}/disk.img`, ["--lanes", "3", "--depth", "32"]);
   const status = JSON.parse((await dst(["status", "--json"])).stdout);

@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import {
+  attempt,
   checkFilesystem,
   dst,
   makeFilesystem,
@@ -146,3 +147,23 @@ Deno.test("a second writer is refused with the holder's name, a reader is admitt
   await assert.rejects(shell(`dd if=/dev/zero of=${first.device} bs=4096 count=1 oflag=direct status=none`));
   await thief.leave();
 });
+
+for (const isDirty of [false, true]) {
+  const what = isDirty ? "with status 1 where something could not be written" : "in peace where nothing is lost";
+  Deno.test(`a device whose exporter has died leaves ${what}`, async () => {
+    using folder = scratchFolder();
+    const file = await makeDiskFile(folder.path);
+    await using exported = await startExport(folder.path, [file, "--layer", "volatile:8M"]);
+    await using attached = await startAttach(`${exported.address}/disk.img`);
+    const write = `dd if=/dev/urandom of=${attached.device} bs=64k count=4 status=none conv=notrunc`;
+    await shell(`${write},fsync`);
+    exported.daemon.signal("SIGKILL");
+    await exported.daemon.wait();
+    // It goes to the page cache, and no further.
+    if (isDirty) await attempt(["sh", "-c", write]);
+    assert.equal(await attached.daemon.stop(), isDirty ? 1 : 0, attached.daemon.log);
+    if (isDirty) assert.match(attached.daemon.log, /is detached, but what was not yet written is lost/);
+    else assert.doesNotMatch(attached.daemon.log, /may be lost|is lost \(/);
+    await waitForGone(attached.device);
+  });
+}
