@@ -356,3 +356,31 @@ Deno.test(
     for (const client of [a, b, early]) client.close();
   }),
 );
+
+Deno.test(
+  "exports come and go while there are clients",
+  Bench.test({}, async (bench) => {
+    const a = (await bench.connect())!;
+    await a.enter("a");
+    const client = (await bench.connect())!;
+    await client.send(CLIENT_FLAGS);
+    assert.equal((await client.go("c")).type, OptionReply.ERR_UNKNOWN);
+    bench.frontend.add(3, { name: "c", device: new TestDisk(bench.engine.slots, 4096) });
+    assert.equal((await client.go("c")).type, OptionReply.ACK);
+    assert.deepEqual(bench.admitted, [0, 3]);
+    assert.throws(() => bench.frontend.remove(3), /in use/);
+    assert(bench.frontend.disconnect(3));
+    assert.equal(await client.read(1), null);
+    await bench.until(() => bench.left.includes(3));
+    bench.frontend.remove(3);
+    bench.frontend.remove(1);
+    bench.frontend.remove(9);
+    const late = (await bench.connect())!;
+    await late.send(CLIENT_FLAGS);
+    for (const name of ["b", "c"]) assert.equal((await late.go(name)).type, OptionReply.ERR_UNKNOWN);
+    // The only one that is left is the default.
+    assert.equal((await late.go("")).type, OptionReply.ACK);
+    assert(await a.flushes());
+    for (const one of [a, client, late]) one.close();
+  }),
+);

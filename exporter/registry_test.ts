@@ -356,3 +356,26 @@ Deno.test("NBD clients have no rights to lose, and are no sessions that count", 
   granted(of, of.open(wish(1, { access: Access.READ }), alice));
   assert.equal(refusedBy(of.open(wish(2, { access: Access.READ }), alice)).status, Status.TOO_MANY);
 });
+
+Deno.test("an export that is added is there, and one that is removed is not, whatever its sessions still do", () => {
+  const [one, other] = [anExport("disk", 0), anExport("other", 1)];
+  const of = registry(one);
+  of.add(other);
+  of.replace(rules([one, other]), LIMITS);
+  assert.deepEqual(of.list("", 10, PEER).entries.map(({ name }) => name), ["disk", "other"]);
+  const { session } = granted(of, of.open(wish(1), PEER));
+  const ending = granted(of, of.open(wish(2, { access: Access.READ }), PEER)).session;
+  ending.ending = true;
+  granted(of, of.open(wish(3, { export: "other" }), PEER));
+  assert.deepEqual(of.remove(0), [session]);
+  assert.deepEqual(of.list("", 10, PEER).entries.map(({ name }) => name), ["other"]);
+  assert.equal(of.describe("disk", PEER), null);
+  assert.equal(refusedBy(of.open(wish(4), PEER)).status, Status.NOT_FOUND);
+  assert.equal(refusedBy(of.openNbd(one, "nbd:0", "this machine")).status, Status.NOT_FOUND);
+  assert.equal(of.exportOf(0), one, "its sessions still end");
+  // Another of that name is another.
+  const again = anExport("disk", 2);
+  of.add(again);
+  assert.equal(granted(of, of.open(wish(4), PEER)).session.export, again);
+  assert.deepEqual(of.sessionsOf(one).length, 2);
+});

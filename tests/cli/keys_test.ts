@@ -382,6 +382,26 @@ Deno.test(
 );
 
 Deno.test(
+  "connections that say nothing are limited, and whoever comes on top of them is told so",
+  Workplace.test(async (place) => {
+    keys(place, "alice");
+    configure(place, { disk: 'alice = "read"', other: "" }, "[limits]\nconnections_per_address = 2\n", "alice");
+    const { daemon, address } = await exporter(place);
+    const { hostname, port } = new URL(`tcp://${address}`);
+    const idle = [
+      await Deno.connect({ hostname, port: Number(port) }),
+      await Deno.connect({ hostname, port: Number(port) }),
+    ];
+    await place.fails(1, /no room|too many/i, "list", address, "--key", "alice.key");
+    for (const connection of idle) connection.close();
+    const list = () => place.run("list", address, "--key", "alice.key");
+    while ((await list()).code !== 0);
+    const { stderr } = await daemon.stop();
+    assert.ok(count(stderr, /Refused .*: 2 connections from there have not proved yet who they are$/) > 0);
+  }),
+);
+
+Deno.test(
   "without a configuration SIGHUP ends an exporter, as its terminal's end does",
   Workplace.test(async (place) => {
     const { daemon } = await place.exporter("disk=mem:4M");
