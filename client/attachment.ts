@@ -6,6 +6,7 @@
 import { type BlockClient, Operation, PENDING } from "../engine/block.ts";
 import { NBD_SLOTS, type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
 import type { Reply, ThreadContext } from "../engine/thread.ts";
+import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { transmitSlots } from "../engine/transmit_area.ts";
 import { ProcessControl } from "../ffi/constants.ts";
 import { errnoMessage } from "../ffi/errno.ts";
@@ -58,7 +59,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   answer(question: AttachQuestion, reply: Reply): void {
     switch (question.ask) {
       case "open":
-        return this.#open(reply);
+        return this.#open(question.at, reply);
       case "serveNbd":
         this.#nbd = new NbdFrontend(
           this.#context.engine,
@@ -132,10 +133,12 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     else reply.answer();
   }
 
-  #open(reply: Reply): void {
+  /** @param at where the session was opened: a name can stand for several machines */
+  #open(at: SocketAddress | null, reply: Reply): void {
     const { open, lane } = this.#context.init;
+    const target = at === null ? open.target : { ...open.target, addresses: [at] };
     const { cryptography } = this.#context.engine;
-    const opened = ({ session, cipher, digest }: OpenedSession) => {
+    const opened = ({ session, cipher, digest, address }: OpenedSession) => {
       this.#endOpening();
       this.#session = session;
       const shape: OpenedShape = {
@@ -147,6 +150,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         cipher,
         digest,
         provider: cryptography.providerOf(cipher, digest),
+        address,
       };
       reply.answer(shape);
     };
@@ -156,7 +160,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     };
     this.#opening = lane === 0
       ? openSession(this.#connector, open, this, opened, failed)
-      : joinLane(this.#connector, open, lane, this, opened, failed);
+      : joinLane(this.#connector, { ...open, target }, lane, this, opened, failed);
   }
 
   /** The lane's one connection is there, or cannot be had: the key is of no use any more. */

@@ -10,7 +10,7 @@ import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { attach, type AttachOptions } from "./attach.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
-import { SESSION_OPTIONS, sessionOptions } from "./options.ts";
+import { forgetKey, SESSION_OPTIONS, sessionOptions } from "./options.ts";
 
 /** The command. */
 export const command: Command = {
@@ -57,7 +57,8 @@ export const command: Command = {
       steal: args.has("--steal"),
       lanes: args.integer("--lanes", 1, LANES_MAX) ?? 1,
     };
-    return runDaemon({ kind: "attach", args, endsWithTerminal: false, start: (signal) => start(options, signal) });
+    const daemon = { kind: "attach", args, endsWithTerminal: false } as const;
+    return runDaemon({ ...daemon, start: (signal) => start(options, signal) }).finally(() => forgetKey(options));
   },
 };
 

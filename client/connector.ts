@@ -132,6 +132,11 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     connector.engine.timers.schedule({ expire: () => this.#tryNext() }, 0, connector.engine.now);
   }
 
+  /** The one of the target's addresses that was reached. From `ready` on. */
+  get address(): SocketAddress {
+    return this.#target.addresses[this.#next - 1];
+  }
+
   /** The cipher that was agreed on: the wire's number. From `ready` on. */
   get cipher(): number {
     return this.#door!.cipher;

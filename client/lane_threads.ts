@@ -56,12 +56,15 @@ export class LaneThreads {
     const crew = new Crew(options);
     try {
       await crew.start(0, interrupted);
-      const shape = await unlessInterrupted(crew.ask(0, { ask: "open" }), interrupted) as OpenedShape;
+      const shape = await unlessInterrupted(crew.ask(0, { ask: "open", at: null }), interrupted) as OpenedShape;
+      if (shape.lanes < options.lanes) {
+        log.warning("{text}", { text: `The exporter grants ${shape.lanes} of the ${options.lanes} lanes` });
+      }
       const others = Array.from({ length: Math.min(shape.lanes, options.lanes) - 1 }, (_, i) => i + 1);
       // A thread that is being started cannot be ended: all of them are waited for, whatever becomes of one.
       const started = await Promise.allSettled(others.map((lane) => crew.start(lane, interrupted)));
       for (const result of started) if (result.status === "rejected") throw result.reason;
-      await unlessInterrupted(Promise.all(others.map((lane) => crew.join(lane))), interrupted);
+      await unlessInterrupted(Promise.all(others.map((lane) => crew.join(lane, shape))), interrupted);
       return new LaneThreads(crew, shape);
     } catch (error) {
       // What a thread that has died has to say is the error already.
@@ -183,9 +186,9 @@ class Crew {
     return this.threads[lane].ask(question);
   }
 
-  async join(lane: number): Promise<void> {
+  async join(lane: number, { address: at }: OpenedShape): Promise<void> {
     try {
-      await this.ask(lane, { ask: "open" });
+      await this.ask(lane, { ask: "open", at });
     } catch (error) {
       throw new Error(`lane ${lane} could not be joined: ${messageOf(error)}`);
     }

@@ -5,6 +5,7 @@
  */
 import type { Geometry } from "../engine/block.ts";
 import type { Provider } from "../engine/cryptography.ts";
+import type { SocketAddress } from "../ffi/sockaddr.ts";
 import type { OpenOptions } from "./open.ts";
 
 /** What a lane's thread starts with. */
@@ -31,6 +32,8 @@ export interface OpenedShape {
   readonly digest: number;
   /** Who does that. */
   readonly provider: Provider;
+  /** Where the exporter was reached. */
+  readonly address: SocketAddress;
 }
 
 /** The answer to `status`. */
@@ -43,8 +46,10 @@ export interface SessionState {
 
 /** What the main isolate asks a thread. */
 export type AttachQuestion =
-  /** Connect the lane: open the export, or join its session. Answered by {@link OpenedShape}. */
-  | { readonly ask: "open" }
+  /**
+   * Connect the lane: open the export, or join its session where that was opened. Answered by {@link OpenedShape}.
+   */
+  | { readonly ask: "open"; readonly at: SocketAddress | null }
   /** Serve the disk to NBD clients on a listening socket; the descriptor is the thread's from now on. */
   | { readonly ask: "serveNbd"; readonly fd: number; readonly name: string }
   /** Serve one queue of a ublk device; its descriptor stays the asker's. */

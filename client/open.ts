@@ -44,6 +44,8 @@ export interface OpenedSession {
   readonly cipher: number;
   /** The wire's number of the digest that was agreed on. */
   readonly digest: number;
+  /** Where the exporter was reached. */
+  readonly address: SocketAddress;
 }
 
 /**
@@ -145,8 +147,8 @@ function enter(
       const granted = new ClientSession(engine, controlSlots, grant, owner, { lane, ledger });
       session = granted;
       // Once the session has its stream, and the lane's first frames are taken.
-      const { cipher, digest } = connection;
-      const tell = () => session !== null && opened({ session: granted, cipher, digest });
+      const { cipher, digest, address } = connection;
+      const tell = () => session !== null && opened({ session: granted, cipher, digest, address });
       engine.timers.schedule({ expire: tell }, 0, engine.now);
       return granted;
     },

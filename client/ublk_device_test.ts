@@ -24,6 +24,7 @@ const shape: OpenedShape = {
   cipher: 0,
   digest: 2,
   provider: "wasm",
+  address: { family: "ipv4", host: "192.0.2.1", port: 7700 },
 };
 
 function changed(geometry: Partial<OpenedShape["geometry"]>, more: Partial<OpenedShape> = {}): OpenedShape {

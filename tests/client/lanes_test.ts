@@ -10,6 +10,7 @@ import { LaneThreads } from "../../client/lane_threads.ts";
 import { LEDGER_BYTES, MutationLedger } from "../../client/ledger.ts";
 import { resolveTarget } from "../../client/open.ts";
 import { Operation, RequestFlag } from "../../engine/block.ts";
+import { LIMIT_DEFAULTS } from "../../exporter/config_security.ts";
 import { Errno } from "../../ffi/errno.ts";
 import {
   exportOf,
@@ -167,6 +168,17 @@ for (const loop of LOOPS) {
     await threads.leave();
     assert.equal(threads.failure, null);
     assert.deepEqual((await exporter.running.status()).exports[0].sessions, []);
+  });
+
+  Deno.test(`${loop}: there are as many lanes as the exporter grants`, async () => {
+    const limits = { ...LIMIT_DEFAULTS, lanes: 2 };
+    await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:1M")], DIGESTS, { limits });
+    for (const [wished, granted] of [[1, 1], [2, 2], [3, 2], [64, 2]]) {
+      const threads = await openThreads(loop, exporter, wished);
+      assert.equal(threads.count, granted);
+      assert.equal((await exporter.running.status()).exports[0].sessions[0].lanes, granted);
+      await threads.leave();
+    }
   });
 
   Deno.test(`${loop}: lanes that are dropped are all lost, for the reason that was first`, async () => {
