@@ -5,6 +5,7 @@
  */
 import type { HostPort, NbdAddress } from "../engine/control/address.ts";
 import type { AddressRange } from "../engine/control/cidr.ts";
+import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import { type Listening, listenNbd, listenTcp, removeSocketFile } from "../engine/listen.ts";
 import { close } from "../ffi/libc.ts";
@@ -15,6 +16,8 @@ import { checkExposure } from "./exposure.ts";
 import type { ExportRule } from "./permissions.ts";
 import { Exporter } from "./running.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
+
+const log = logger("exporter");
 
 /** Data-path Workers: as many as a session may have lanes, so that each lane of one client can have its own. */
 export const WORKERS_MAX = LANES_MAX;
@@ -118,14 +121,16 @@ export interface RunningExporter {
  * @throws {Error} one line that says what could not be done and why
  */
 export async function startExporter(options: ExporterOptions): Promise<RunningExporter> {
-  await checkExposure(options);
+  const insisted = await checkExposure(options);
   const disks: Disk[] = [];
   const sockets: Listening[] = [];
   try {
     for (const [index, one] of options.exports.entries()) disks.push(await openDisk(index, one));
     sockets.push(await listenTcp(options.listen));
     if (options.nbd !== null) sockets.push(await listenNbd(options.nbd));
-    return await Exporter.start(options, disks, sockets);
+    const exporter = await Exporter.start(options, disks, sockets);
+    for (const text of insisted) log.warning("{text}", { text });
+    return exporter;
   } catch (error) {
     // Once they serve, the sockets are the threads'.
     for (const { fd, path } of sockets) {

@@ -25,26 +25,32 @@ export interface Exposure {
 /**
  * Checks that whoever can come in from another machine has a key, or that the user wants it otherwise.
  *
+ * @returns what the user has insisted on, a sentence each, for the log
  * @throws {Failure} of usage, that says what to do
  */
-export async function checkExposure({ listen, nbd, keys, insecure }: Exposure): Promise<void> {
-  if (insecure) return;
+export async function checkExposure({ listen, nbd, keys, insecure }: Exposure): Promise<string[]> {
+  const insisted: string[] = [];
   if (keys.length === 0 && !await isLoopback(listen.host)) {
-    throw usageFailure(
-      `Refused to serve on ${
-        formatHostPort(listen.host, listen.port)
-      } without a key: any machine that reaches it could ` +
-        "read and write; give --key FILE (see dst keygen), or --insecure where you trust all of them",
-    );
+    const where = formatHostPort(listen.host, listen.port);
+    if (!insecure) {
+      throw usageFailure(
+        `Refused to serve on ${where} without a key: any machine that reaches it could read and write; give --key FILE ` +
+          "(see dst keygen), or --insecure where you trust all of them",
+      );
+    }
+    insisted.push(`Serving on ${where} without a key: any machine that reaches it can read and write`);
   }
   if (nbd?.kind === "tcp" && !await isLoopback(nbd.host)) {
-    throw usageFailure(
-      `Refused to serve NBD on ${
-        formatNbdAddress(nbd)
-      }: NBD has no keys, so that any machine that reaches it could read ` +
-        "and write; take 127.0.0.1 or unix:PATH, or give --insecure where you trust all of them",
-    );
+    const where = formatNbdAddress(nbd);
+    if (!insecure) {
+      throw usageFailure(
+        `Refused to serve NBD on ${where}: NBD has no keys, so that any machine that reaches it could read and write; ` +
+          "take 127.0.0.1 or unix:PATH, or give --insecure where you trust all of them",
+      );
+    }
+    insisted.push(`Serving NBD on ${where}, which has no keys: any machine that reaches it can read and write`);
   }
+  return insisted;
 }
 
 /** Whether only this machine can connect to the address or name. A name that is not known is another error's. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { parseHostPort, parseNbdAddress } from "../engine/control/address.ts";
 import { checkExposure } from "./exposure.ts";
 
-function check(listen: string, nbd: string | null, keys: number, insecure = false): Promise<void> {
+function check(listen: string, nbd: string | null, keys: number, insecure = false): Promise<string[]> {
   return checkExposure({
     listen: parseHostPort(listen),
     nbd: nbd === null ? null : parseNbdAddress(nbd),
@@ -13,7 +13,7 @@ function check(listen: string, nbd: string | null, keys: number, insecure = fals
 
 Deno.test("without a key only this machine is served, however its address is written", async () => {
   for (const listen of ["127.0.0.1", "127.1.2.3:1", "::1", "[::1]:7700", "::ffff:127.0.0.1", "localhost"]) {
-    await check(listen, null, 0);
+    assert.deepEqual(await check(listen, null, 0), []);
   }
   for (const listen of ["0.0.0.0", "192.0.2.1:7700", "::", "[2001:db8::1]:1", "::ffff:192.0.2.1", "128.0.0.1"]) {
     await assert.rejects(check(listen, null, 0), {
@@ -21,8 +21,10 @@ Deno.test("without a key only this machine is served, however its address is wri
       exitCode: 2,
       message: /^Refused to serve on .*:\d+ without a key: .* --key FILE .*--insecure/,
     });
-    await check(listen, null, 1);
-    await check(listen, null, 0, true);
+    assert.deepEqual(await check(listen, null, 1), []);
+    assert.deepEqual(await check(listen, null, 1, true), []);
+    const [insisted] = await check(listen, null, 0, true);
+    assert.match(insisted, /^Serving on .*:\d+ without a key: any machine/);
   }
 });
 
@@ -33,6 +35,7 @@ Deno.test("NBD has no keys, and so serves this machine only", async () => {
       exitCode: 2,
       message: /^Refused to serve NBD on 0\.0\.0\.0:10809: NBD has no keys/,
     });
-    await check("127.0.0.1", "0.0.0.0", keys, true);
+    const [insisted] = await check("127.0.0.1", "0.0.0.0", keys, true);
+    assert.match(insisted, /^Serving NBD on 0\.0\.0\.0:10809, which has no keys/);
   }
 });
