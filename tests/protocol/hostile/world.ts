@@ -69,9 +69,15 @@ interface Session {
 
 /** Arena offsets that are lent and given back. */
 class Pool {
-  readonly #free: number[];
+  readonly #all: readonly number[];
+  #free: number[] = [];
   constructor(readonly size: number, first: number, stride: number) {
-    this.#free = Array.from({ length: size }, (_, i) => first + i * stride);
+    this.#all = Array.from({ length: size }, (_, i) => first + i * stride);
+    this.reset();
+  }
+  /** As if nothing had been lent. */
+  reset(): void {
+    this.#free = [...this.#all];
   }
   get isWhole(): boolean {
     return this.#free.length === this.size;
@@ -113,6 +119,13 @@ export class Ground {
     return this.visitors.isWhole && this.lanes.isWhole && this.guards === 0;
   }
 
+  /** After a world that failed: the next one must not fail because of it. */
+  reset(): void {
+    this.visitors.reset();
+    this.lanes.reset();
+    this.guards = 0;
+  }
+
   #counted(guard: FrameGuard): FrameGuard {
     this.guards++;
     let isOpen = true;
@@ -139,6 +152,8 @@ export class World {
   readonly lanes = new Set<WorldLane>();
   /** Why connections were ended: how often by each {@link ProtocolError}, 0 without one. */
   readonly errors = new Map<number, number>();
+  /** Requests that have reached the disk. */
+  executed = 0;
   /** Lanes that go on in the next turn. */
   #due = new Set<WorldLane>();
 
@@ -452,6 +467,8 @@ class WorldLane implements ExporterLaneHost {
 
   execute(slot: number, operation: number, range: Float64Array): number {
     const [offset, length] = range;
+    this.#world.executed++;
+    assert.ok(offset % BLOCK_BYTES === 0 && length % BLOCK_BYTES === 0 && offset + length <= DISK_BYTES);
     const request = { slot, operation, offset, length };
     if (this.#world.below(2) === 0) return this.#carryOut(request);
     this.pending.push(request);
