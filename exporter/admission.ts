@@ -42,7 +42,7 @@ export class Admission {
   #secrets = new Map<string, Uint8Array>();
   #attemptLimits: AttemptLimits | null = null;
   #attempts!: RateLimiter;
-  #log!: LogLimiter;
+  #log: LogLimiter | null = null;
   #strangers = 0;
   readonly #strangersOf = new Map<string, number>();
   #surplus = 0;
@@ -60,7 +60,7 @@ export class Admission {
 
   /** Whether {@link tick} has to be called again. */
   get isHolding(): boolean {
-    return this.#log.isHolding;
+    return this.#log!.isHolding;
   }
 
   /** Everything is decided by other rules from now on. Who is in stays in. */
@@ -75,7 +75,7 @@ export class Admission {
       this.#attemptLimits = { ...attempts, remembered: ADDRESSES_REMEMBERED };
       this.#attempts = new RateLimiter(this.#attemptLimits);
     }
-    this.flush();
+    this.#log?.flush();
     this.#log = new LogLimiter(
       logLinesPerMinute,
       this.#write,
@@ -123,17 +123,18 @@ export class Admission {
 
   /** A line about somebody who was refused: there are only so many in a minute. */
   log(text: string, nowMs: number): void {
-    this.#log.line(text, nowMs);
+    this.#log!.line(text, nowMs);
   }
 
   /** To be called now and then while {@link isHolding}. */
   tick(nowMs: number): void {
-    this.#log.tick(nowMs);
+    this.#log!.tick(nowMs);
   }
 
-  /** Says what has not been said: at the end. */
-  flush(): void {
-    this.#log?.flush();
+  /** At the end: says what has not been said, and forgets the keys. */
+  close(): void {
+    this.#log!.flush();
+    for (const secret of this.#secrets.values()) secret.fill(0);
   }
 
   #noRoomFor(address: SocketAddress | null, nowMs: number): string | null {

@@ -136,4 +136,7 @@ Deno.test("lines about the refused are limited, and the rest is counted", () => 
   assert.ok(!of.isHolding);
   of.log("again", 60_001);
   assert.equal(lines[3], "again");
+  for (let i = 0; i < 2; i++) of.log("more", 60_002);
+  of.close();
+  assert.deepEqual(lines.slice(4), ["more", "… and 1 more such line in the last minute"]);
 });

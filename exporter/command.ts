@@ -49,7 +49,7 @@ const spec: CommandSpec = {
       name: "--key",
       value: "FILE",
       repeatable: true,
-      help: "serve only who has this key (see dst keygen), which may use every export",
+      help: "serve only who has this key (see dst keygen); it may use every export that names no permissions",
     },
     { name: "--allow", value: "RANGE", repeatable: true, help: "serve only these addresses, e.g. 10.0.0.0/8" },
     { name: "--insecure", help: "serve other machines without a key: whoever reaches the port reads and writes" },
@@ -90,8 +90,8 @@ const spec: CommandSpec = {
     "PATH is a file, a block device, or mem:SIZE (memory, lost at the end). NAME defaults to the file's name. A path " +
     "with = in it is written with its folder, as in ./a=b.img.",
     "It serves until SIGINT or SIGTERM. With a key the channel is encrypted, and only who has the key comes in. With " +
-    "--config, SIGHUP reads the file and all keys again: keys, permissions, addresses, limits, ciphers and digests change " +
-    "without a pause for sessions whose rights stay.",
+    "--config, SIGHUP reads the file and all keys again: exports, keys, permissions, addresses, limits, ciphers and " +
+    "digests change without a pause for sessions whose rights stay.",
   ],
   examples: [
     ["export disk.img", "serves disk.img to this machine"],
@@ -109,6 +109,8 @@ export const command: Command = {
   spec,
   run(args) {
     const options = exporterOptions(args);
+    // It is another process that serves then.
+    if (args.has("--background")) { for (const { key } of options.keys) key.secret.fill(0); }
     return runDaemon({
       kind: "export",
       args,

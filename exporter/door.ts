@@ -98,7 +98,7 @@ export class Door implements TimerHandler {
   stop(): void {
     this.#listener.close();
     for (const visitor of this.#visitors) visitor.dismiss();
-    this.#admission.flush();
+    this.#admission.close();
   }
 
   /** A message from a data-path Worker. */
