@@ -125,7 +125,8 @@ Deno.test("other rules take the old secrets away, and keep who is there and what
 });
 
 Deno.test("lines about the refused are limited, and the rest is counted", () => {
-  const { of, lines } = admission(access({ logLinesPerMinute: 2 }));
+  const rules = access({ logLinesPerMinute: 2 });
+  const { of, lines } = admission(rules);
   for (let i = 0; i < 5; i++) of.log(`line ${i}`, i);
   assert.deepEqual(lines, ["line 0", "line 1"]);
   assert.ok(of.isHolding);
@@ -139,4 +140,5 @@ Deno.test("lines about the refused are limited, and the rest is counted", () => 
   for (let i = 0; i < 2; i++) of.log("more", 60_002);
   of.close();
   assert.deepEqual(lines.slice(4), ["more", "… and 1 more such line in the last minute"]);
+  for (const { secret } of rules.secrets) assert.deepEqual(secret, new Uint8Array(32));
 });
