@@ -107,18 +107,22 @@ const BLOCK = 16;
 
 /** Whether any 16 consecutive bytes of `content` stand anywhere in `stream`. */
 export function showsAny(stream: Uint8Array, content: Uint8Array): boolean {
-  const places = new Map<bigint, number[]>();
   const contentView = new DataView(content.buffer, content.byteOffset, content.length);
+  const view = new DataView(stream.buffer, stream.byteOffset, stream.length);
+  /** By their first four bytes. */
+  const places = new Map<number, number[]>();
   for (let at = 0; at + BLOCK <= content.length; at++) {
-    const start = contentView.getBigUint64(at);
+    const start = contentView.getUint32(at);
     const known = places.get(start);
     if (known === undefined) places.set(start, [at]);
     else known.push(at);
   }
-  const view = new DataView(stream.buffer, stream.byteOffset, stream.length);
+  const isSame = (place: number, at: number) => {
+    for (let i = 4; i < BLOCK; i += 4) if (contentView.getUint32(place + i) !== view.getUint32(at + i)) return false;
+    return true;
+  };
   for (let at = 0; at + BLOCK <= stream.length; at++) {
-    const known = places.get(view.getBigUint64(at));
-    if (known?.some((place) => contentView.getBigUint64(place + 8) === view.getBigUint64(at + 8))) return true;
+    if (places.get(view.getUint32(at))?.some((place) => isSame(place, at))) return true;
   }
   return false;
 }
