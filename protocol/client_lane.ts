@@ -11,7 +11,6 @@ import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
 import { CONTROL_FRAMES, FrameSender, type FrameSenderHost, NO_SLOT, type TransmitRoom } from "./frame_sender.ts";
-import { PIECE_BYTES } from "./guard.ts";
 import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX, PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
 import { EXTENT_BYTES, ExtentFlag, Operation } from "./request.ts";
 import { errnoOfStatus, Status } from "./status.ts";
@@ -116,8 +115,6 @@ export class ClientLane implements StreamConsumer {
   #codec: FrameCodec | null = null;
   readonly #sender: FrameSender;
   readonly #budget = new TurnBudget();
-  /** Of the payload that is arriving: how many bytes are opened. */
-  #openedBytes = 0;
   #isClosing = false;
 
   readonly #state: Uint8Array;
@@ -181,7 +178,6 @@ export class ClientLane implements StreamConsumer {
     this.#codec = codec;
     this.#sender.connect(codec, room);
     this.#budget.reset();
-    this.#openedBytes = 0;
     this.#ping.reset(now);
     this.#isClosing = false;
     this.error = ProtocolError.NONE;
@@ -325,10 +321,8 @@ export class ClientLane implements StreamConsumer {
     assert(codec !== null && slot >= 0, "a payload is due");
     let error: number = MORE;
     while (error === MORE) {
-      const left = this.payloadBytes - this.#openedBytes;
-      if (!this.#mayOpen(left < PIECE_BYTES ? left : PIECE_BYTES)) return Verdict.WAIT;
+      if (!this.#mayOpen(codec.openPieceBytes(this.payloadBytes))) return Verdict.WAIT;
       error = codec.openPayload(this.payloadAt, this.payloadBytes);
-      this.#openedBytes = error === MORE ? this.#openedBytes + PIECE_BYTES : 0;
     }
     this.#slot = -1;
     if (error !== ProtocolError.NONE) return this.#fail(error);

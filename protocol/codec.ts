@@ -167,10 +167,10 @@ export class FrameCodec {
       guard.seal(nonceAt + NONCE_BYTES, payloadAt, toAt, payloadBytes, payloadTagAt);
     } else {
       const done = this.#sealedBytes;
-      const left = payloadBytes - done;
+      const bytes = this.sealPieceBytes(payloadBytes);
       if (done === 0) guard.begin(nonceAt + NONCE_BYTES);
-      guard.sealPiece(payloadAt + done, toAt + done, left < PIECE_BYTES ? left : PIECE_BYTES);
-      this.#sealedBytes = left > PIECE_BYTES ? done + PIECE_BYTES : 0;
+      guard.sealPiece(payloadAt + done, toAt + done, bytes);
+      this.#sealedBytes = done + bytes < payloadBytes ? done + bytes : 0;
       if (this.#sealedBytes > 0) return false;
       guard.finishSeal(payloadTagAt);
     }
@@ -231,14 +231,26 @@ export class FrameCodec {
       isRight = guard.open(nonceAt, payloadAt, payloadBytes, tagAt);
     } else {
       const done = this.#openedBytes;
-      const left = payloadBytes - done;
+      const bytes = this.openPieceBytes(payloadBytes);
       if (done === 0) guard.begin(nonceAt);
-      guard.openPiece(payloadAt + done, left < PIECE_BYTES ? left : PIECE_BYTES);
-      this.#openedBytes = left > PIECE_BYTES ? done + PIECE_BYTES : 0;
+      guard.openPiece(payloadAt + done, bytes);
+      this.#openedBytes = done + bytes < payloadBytes ? done + bytes : 0;
       if (this.#openedBytes > 0) return MORE;
       isRight = guard.finishOpen(tagAt);
     }
     return isRight ? ProtocolError.NONE : ProtocolError.PAYLOAD_TAG;
+  }
+
+  /** How many bytes of such a payload the next call of {@link seal} works on. */
+  sealPieceBytes(payloadBytes: number): number {
+    const left = payloadBytes - this.#sealedBytes;
+    return left < PIECE_BYTES ? left : PIECE_BYTES;
+  }
+
+  /** How many bytes of such a payload the next call of {@link openPayload} works on. */
+  openPieceBytes(payloadBytes: number): number {
+    const left = payloadBytes - this.#openedBytes;
+    return left < PIECE_BYTES ? left : PIECE_BYTES;
   }
 
   /** Wipes the keys. The codec is of no use afterwards. */

@@ -11,7 +11,6 @@ import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
 import { ExporterPing } from "./exporter_ping.ts";
 import { CONTROL_FRAMES, FrameSender, type LaneTurns, NO_SLOT } from "./frame_sender.ts";
-import { PIECE_BYTES } from "./guard.ts";
 import {
   GRANT_BYTES_MAX,
   PAYLOAD_BYTES_GRANT_MIN,
@@ -119,8 +118,6 @@ export class ExporterLane implements StreamConsumer {
   #isFinishing = false;
   readonly #sender: FrameSender;
   readonly #budget = new TurnBudget();
-  /** Of the payload that is arriving: how many bytes are opened. */
-  #openedBytes = 0;
   // The request that is arriving; its payload may still be on the way.
   #arrival: number = Arrival.NEW;
   #slot = 0;
@@ -197,7 +194,6 @@ export class ExporterLane implements StreamConsumer {
     this.error = ProtocolError.NONE;
     this.#isClosing = false;
     this.#isFinishing = false;
-    this.#openedBytes = 0;
     this.#budget.reset();
     this.#ping.reset(now);
     this.#sender.connect(codec, null);
@@ -256,10 +252,8 @@ export class ExporterLane implements StreamConsumer {
     if (this.payloadAt >= 0) {
       let error: number = MORE;
       while (error === MORE) {
-        const left = this.payloadBytes - this.#openedBytes;
-        if (!this.#mayOpen(left < PIECE_BYTES ? left : PIECE_BYTES)) return Verdict.WAIT;
+        if (!this.#mayOpen(codec.openPieceBytes(this.payloadBytes))) return Verdict.WAIT;
         error = codec.openPayload(this.payloadAt, this.payloadBytes);
-        this.#openedBytes = error === MORE ? this.#openedBytes + PIECE_BYTES : 0;
       }
       if (error !== ProtocolError.NONE) return this.#fail(error);
     }

@@ -7,7 +7,6 @@
 import { assert } from "./assert.ts";
 import type { FrameCodec } from "./codec.ts";
 import type { Memory } from "./consumer.ts";
-import { PIECE_BYTES } from "./guard.ts";
 import { TurnBudget } from "./turn_budget.ts";
 import { HEADER_BYTES } from "./wire.ts";
 
@@ -75,8 +74,6 @@ export class FrameSender {
   #head = 0;
   #count = 0;
   #controlCount = 0;
-  /** Of the first frame: how many bytes of its payload are sealed. */
-  #sealedBytes = 0;
   /** Of the first frame: its place in the room, or -1. */
   #roomAt = -1;
   #waitsForRoom = false;
@@ -110,7 +107,6 @@ export class FrameSender {
     this.#room = null;
     this.#count = 0;
     this.#controlCount = 0;
-    this.#sealedBytes = 0;
     this.#roomAt = -1;
     this.#waitsForRoom = false;
     this.#isWaiting.fill(0);
@@ -178,8 +174,7 @@ export class FrameSender {
     assert(codec !== null, "frames are sent on a connection");
     const first = this.#head;
     const payloadBytes = this.#payloadBytes[first];
-    const left = payloadBytes - this.#sealedBytes;
-    const pieceBytes = left < PIECE_BYTES ? left : PIECE_BYTES;
+    const pieceBytes = codec.sealPieceBytes(payloadBytes);
     const at = this.#at[first];
     const movesTo = payloadBytes > 0 && codec.encrypts && this.#keepsPlaintext[first] !== 0;
     if (movesTo && this.#roomAt < 0 && !this.#takeRoom(at, payloadBytes)) return false;
@@ -190,11 +185,7 @@ export class FrameSender {
     const payloadAt = at + codec.prefixBytes;
     const toAt = movesTo ? this.#roomAt : payloadAt;
     const prefixAt = toAt - codec.prefixBytes;
-    if (!codec.seal(prefixAt, payloadAt, payloadBytes, toAt)) {
-      this.#sealedBytes += pieceBytes;
-      return true;
-    }
-    this.#sealedBytes = 0;
+    if (!codec.seal(prefixAt, payloadAt, payloadBytes, toAt)) return true;
     this.#roomAt = -1;
     this.#head = (first + 1) % this.#capacity;
     this.#count--;
