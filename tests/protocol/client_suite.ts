@@ -59,6 +59,8 @@ export interface ClientSuite {
   readonly key: PresharedKey | null;
   /** All that the client can do under that key. */
   readonly ciphers: readonly number[];
+  /** Without {@link SLOW_CASES}, which another row has. */
+  readonly brief?: boolean;
   readonly skip?: readonly { readonly reason: string; readonly tests: readonly string[] }[];
 }
 
@@ -80,6 +82,8 @@ export interface ClientCases {
 }
 
 const EIO = -5;
+/** Cases that wait for seconds. */
+const SLOW_CASES: readonly string[] = ["an idle exporter is pinged, and its PONG is taken"];
 
 /** Registers the suite's tests. */
 export function runClientSuite(suite: ClientSuite): void {
@@ -87,6 +91,7 @@ export function runClientSuite(suite: ClientSuite): void {
   const { manner, key, ciphers } = suite;
 
   const test: ClientCases["test"] = (name, body) => {
+    if (suite.brief && SLOW_CASES.includes(name)) return;
     const reason = skipped.get(name);
     skipped.delete(name);
     Deno.test({

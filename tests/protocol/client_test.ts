@@ -140,5 +140,7 @@ for (const [index, row] of ROWS.entries()) {
     manner: { cipher, digest, feeding, seed: index + 1 },
     key,
     ciphers,
+    // Once for each loop.
+    brief: index !== ROWS.findIndex(({ loop }) => loop === row.loop),
   });
 }

@@ -9,7 +9,8 @@ import { Operation } from "../../protocol/request.ts";
 import { Status } from "../../protocol/status.ts";
 import { FrameType, REPLY } from "../../protocol/wire.ts";
 import type { Frame } from "./bytes.ts";
-import { type GrantFields, joinTlvs, type OpenFields, openTlvs, Peer, type PeerOptions, readGrant } from "./peer.ts";
+import { type GrantFields, joinTlvs, type OpenFields, openTlvs, readGrant } from "./door_messages.ts";
+import { Peer, type PeerOptions } from "./peer.ts";
 
 /** So many FENCING frames mean that the answer never comes: they are a second apart. */
 const FENCING_MOST = 20;

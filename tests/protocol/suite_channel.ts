@@ -14,7 +14,8 @@ import { NOISE_MESSAGE, NoiseClient, type PresharedKey } from "./channel.ts";
 import { REKEY_FRAMES } from "../vectors/frames.ts";
 import { makeKey } from "./keys.ts";
 import { type Harm, Middle, showsAny } from "./middle.ts";
-import { helloBody, joinTlvs, openTlvs, Peer, type PeerOptions, Silence } from "./peer.ts";
+import { joinTlvs, openTlvs } from "./door_messages.ts";
+import { helloBody, Peer, type PeerOptions, Silence } from "./peer.ts";
 import { ask, Session } from "./session.ts";
 import { isGone } from "./suite_ownership.ts";
 import type { Case, Register } from "./suite.ts";
@@ -301,6 +302,22 @@ export function registerChannelCases(test: Register): void {
     assert.deepEqual(await session.read(AT, BYTES, 5), before);
     await session.close();
     await other.close();
+  });
+
+  test("frames of another lane of the same session are worth nothing", async (context) => {
+    const { options, exports } = context;
+    const [first, second] = await Session.openLanes(options, exports.disk, 2, { leaseMs: 60_000, steal: true });
+    // Both are at the same frame, and it names the lane on which it comes: only the key is the other one's.
+    assert.equal(first.peer.sent, second.peer.sent);
+    const recorded = second.peer.next(write({ lane: 0 }));
+    second.peer.sent--;
+    await first.peer.write(recorded);
+    await first.peer.ended();
+    await first.rejoin();
+    assert.ok((await first.read(AT, BYTES)).every((byte) => byte !== 0xbd), "it is not on the disk");
+    await second.read(AT, BYTES);
+    await first.close();
+    second.peer.close();
   });
 
   test("a WRITE that was recorded and sent again is not executed again, nor are frames in another order", async (context) => {

@@ -9,7 +9,8 @@ import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
 import { FrameType, REPLY } from "../../protocol/wire.ts";
 import { join, readTlvs, tlv, tlv32, tlvText } from "./bytes.ts";
-import { type GrantFields, joinTlvs, openTlvs, Peer, readGrant } from "./peer.ts";
+import { type GrantFields, joinTlvs, openTlvs, readGrant } from "./door_messages.ts";
+import { Peer } from "./peer.ts";
 import { ask, Session } from "./session.ts";
 import { BIG_BYTES, type Case, DISK_BYTES, type Register } from "./suite.ts";
 

@@ -54,7 +54,10 @@ export function registerFrameCases(test: Register): void {
     const random = randomOf(seed);
     const prefix = HEADER + 2 * tagLength;
     const places = [0, 4, 5, 6, 8, 10, 12, 16, 23, 24, 31, 36, 40, 47, HEADER, HEADER + tagLength, prefix - 1];
-    places.push(prefix, prefix + 1, prefix + BYTES - 1, prefix + Math.floor(random() * BYTES));
+    places.push(prefix, prefix + 1, prefix + BYTES - 1);
+    // All rows together come to every place; the thorough ones each by themselves.
+    if (!context.brief) places.push(...Array.from({ length: prefix }, (_, at) => at));
+    for (let i = 0; i < 6; i++) places.push(Math.floor(random() * prefix), prefix + Math.floor(random() * BYTES));
     for (const at of places) {
       const bit = Math.floor(random() * 8);
       await ends(context, (peer) => sendFlipped(peer, write(), at, bit), `bit ${bit} of byte ${at}, seed ${seed}`);

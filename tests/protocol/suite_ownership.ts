@@ -9,7 +9,8 @@ import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
 import { FrameType, REPLY } from "../../protocol/wire.ts";
 import { join, readTlvs, tlvText } from "./bytes.ts";
-import { type GrantFields, joinTlvs, type OpenFields, openTlvs, Peer } from "./peer.ts";
+import { type GrantFields, joinTlvs, type OpenFields, openTlvs } from "./door_messages.ts";
+import { Peer } from "./peer.ts";
 import { ask, Session } from "./session.ts";
 import type { Case, Register } from "./suite.ts";
 

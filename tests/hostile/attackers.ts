@@ -5,16 +5,18 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { Operation } from "../../../protocol/request.ts";
-import { Status } from "../../../protocol/status.ts";
-import { FrameType, REPLY } from "../../../protocol/wire.ts";
-import { type Frame, type FrameFields, headerOf, hello, join, tlv } from "../bytes.ts";
-import type { Algorithms, PresharedKey } from "../channel.ts";
-import { helloBody, joinTlvs, openTlvs } from "../peer.ts";
+import { Operation } from "../../protocol/request.ts";
+import { Status } from "../../protocol/status.ts";
+import { FrameType, REPLY } from "../../protocol/wire.ts";
+import { type Frame, type FrameFields, headerOf, hello, join, tlv } from "../protocol/bytes.ts";
+import type { Algorithms, PresharedKey } from "../protocol/channel.ts";
+import { joinTlvs, openTlvs } from "../protocol/door_messages.ts";
+import { helloBody } from "../protocol/peer.ts";
 import { type HonestClient, REGION_BYTES } from "./honest.ts";
 import { Speaker } from "./speaker.ts";
 import type { Line } from "./stream.ts";
-import { type Below, BLOCK_BYTES, DEPTH, EXPORT_NAME, type World } from "./world.ts";
+import { BLOCK_BYTES, DEPTH } from "./ground.ts";
+import { type Below, EXPORT_NAME, type World } from "./world.ts";
 
 /** Whom they meet, and what they have. */
 export interface Scene {

@@ -5,8 +5,8 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { PAYLOAD_BYTES_MAX } from "../../../protocol/limits.ts";
-import { HEADER_BYTES_MAX, type Memory, type StreamConsumer, Verdict } from "../../../protocol/consumer.ts";
+import { PAYLOAD_BYTES_MAX } from "../../protocol/limits.ts";
+import { HEADER_BYTES_MAX, type Memory, type StreamConsumer, Verdict } from "../../protocol/consumer.ts";
 
 /** As the engine's stream has it (`UNSENT_MESSAGES_MAX`): with so many messages unsent nothing more is taken. */
 const UNSENT_MESSAGES_MAX = 512;

@@ -8,14 +8,15 @@ import assert from "node:assert/strict";
 import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
 import { Cipher, Digest, FrameType, REPLY } from "../../protocol/wire.ts";
-import { hello, join, randomBytes, randomOf, tlv } from "./bytes.ts";
-import type { PresharedKey } from "./channel.ts";
-import { startProcess } from "./exporter_process.ts";
-import { makeKey } from "./keys.ts";
-import { Middle } from "./middle.ts";
-import { helloBody, joinTlvs, openTlvs, Peer, type PeerOptions } from "./peer.ts";
-import { Session } from "./session.ts";
-import type { TargetKeys } from "./suite.ts";
+import { hello, join, randomBytes, randomOf, tlv } from "../protocol/bytes.ts";
+import type { PresharedKey } from "../protocol/channel.ts";
+import { startProcess } from "../protocol/exporter_process.ts";
+import { makeKey } from "../protocol/keys.ts";
+import { Middle } from "../protocol/middle.ts";
+import { joinTlvs, openTlvs } from "../protocol/door_messages.ts";
+import { helloBody, Peer, type PeerOptions } from "../protocol/peer.ts";
+import { Session } from "../protocol/session.ts";
+import type { TargetKeys } from "../protocol/suite.ts";
 
 const SEED = Number(Deno.env.get("DST_SEED") ?? 20_08);
 /** How long they attack: `deno task test:long` much longer. */

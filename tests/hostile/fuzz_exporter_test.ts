@@ -2,14 +2,15 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { ProtocolError } from "../../protocol/error.ts";
 import { FrameType } from "../../protocol/wire.ts";
-import { type FrameFields, headerOf, randomOf } from "./bytes.ts";
-import { tagBytes } from "./channel.ts";
+import { type FrameFields, headerOf, randomOf } from "../protocol/bytes.ts";
+import { tagBytes } from "../protocol/channel.ts";
 import { anyFrame, fuzzedSuites, ground, type Harm, harm, harmed, tlvs } from "./fuzz.ts";
-import { Speaker } from "./hostile/speaker.ts";
-import type { Line } from "./hostile/stream.ts";
-import { BLOCK_BYTES, EXPORT_NAME, LEASE_MS, World } from "./hostile/world.ts";
-import { keyOf } from "./keys.ts";
-import { openTlvs } from "./peer.ts";
+import { Speaker } from "./speaker.ts";
+import type { Line } from "./stream.ts";
+import { BLOCK_BYTES } from "./ground.ts";
+import { EXPORT_NAME, LEASE_MS, World } from "./world.ts";
+import { keyOf } from "../protocol/keys.ts";
+import { openTlvs } from "../protocol/door_messages.ts";
 
 /** Fixed, so that every run is the same; fast-check prints what replays a failure. */
 const SEED = 20_08_11;

@@ -7,10 +7,10 @@ import fc from "fast-check";
 import { makeCryptography } from "../../engine/cryptography.ts";
 import { Cipher } from "../../protocol/wire.ts";
 import { makeArena } from "../../wasm/core.ts";
-import type { FrameFields } from "./bytes.ts";
-import { Ground } from "./hostile/world.ts";
-import { rememberingNoise } from "./hostile/noise.ts";
-import { SUITES } from "./rows.ts";
+import type { FrameFields } from "../protocol/bytes.ts";
+import { Ground } from "./ground.ts";
+import { rememberingNoise } from "./noise.ts";
+import { SUITES } from "../protocol/rows.ts";
 
 /** What is done to one message on its way. */
 export interface Harm {

@@ -4,17 +4,17 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { CLIENT_DOOR_SCRATCH_BYTES, ClientDoor, type ClientDoorHost } from "../../../protocol/client_door.ts";
-import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../../../protocol/client_lane.ts";
-import { CODEC_SCRATCH_BYTES, FrameCodec } from "../../../protocol/codec.ts";
-import { HEADER_BYTES_MAX } from "../../../protocol/consumer.ts";
-import type { Grant } from "../../../protocol/grant.ts";
-import type { Cryptography } from "../../../protocol/guard.ts";
-import { Operation } from "../../../protocol/request.ts";
-import type { Core } from "../../../wasm/core.ts";
-import { type FrameFields, headerOf, hello } from "../bytes.ts";
-import { type Algorithms, Direction, NOISE_MESSAGE, NoiseExporter, type PresharedKey } from "../channel.ts";
-import { chosen } from "../scripted_exporter.ts";
+import { CLIENT_DOOR_SCRATCH_BYTES, ClientDoor, type ClientDoorHost } from "../../protocol/client_door.ts";
+import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../../protocol/client_lane.ts";
+import { CODEC_SCRATCH_BYTES, FrameCodec } from "../../protocol/codec.ts";
+import { HEADER_BYTES_MAX } from "../../protocol/consumer.ts";
+import type { Grant } from "../../protocol/grant.ts";
+import type { Cryptography } from "../../protocol/guard.ts";
+import { Operation } from "../../protocol/request.ts";
+import type { Core } from "../../wasm/core.ts";
+import { type FrameFields, headerOf, hello } from "../protocol/bytes.ts";
+import { type Algorithms, Direction, NOISE_MESSAGE, NoiseExporter, type PresharedKey } from "../protocol/channel.ts";
+import { chosen } from "../protocol/scripted_exporter.ts";
 import { Line, Stream } from "./stream.ts";
 
 /** Slots that the client uses, with one request each, and how long they are; all at offset 0. */

@@ -1,7 +1,9 @@
 /**
+ * The handshake's primitives for tests that shake hands thousands of times.
+ *
  * @module
  */
-import type { NoisePrimitives } from "../../../protocol/guard.ts";
+import type { NoisePrimitives } from "../../protocol/guard.ts";
 
 /**
  * The primitives of the handshake, of which the costly ones remember what they have computed: thousands of handshakes

@@ -1,6 +1,6 @@
 /**
  * Thousands of random interleavings of honest and hostile clients over the exporter's real doors and lanes. Each is made
- * by a seed; `DST_SEED=N deno test -A tests/protocol/hostile_test.ts` does one again.
+ * by a seed; `DST_SEED=N deno test -A tests/hostile/interleavings_test.ts` does one again.
  *
  * @module
  */
@@ -8,13 +8,14 @@ import assert from "node:assert/strict";
 import { makeCryptography } from "../../engine/cryptography.ts";
 import { Cipher, Digest } from "../../protocol/wire.ts";
 import { makeArena } from "../../wasm/core.ts";
-import { randomOf } from "./bytes.ts";
-import type { Algorithms } from "./channel.ts";
-import { keyOf } from "./keys.ts";
-import { HonestClient, REGION_BYTES } from "./hostile/honest.ts";
-import { type Hostile, KINDS, type Scene } from "./hostile/hostile.ts";
-import { rememberingNoise } from "./hostile/noise.ts";
-import { type Below, Ground, LEASE_MS, World } from "./hostile/world.ts";
+import { randomOf } from "../protocol/bytes.ts";
+import type { Algorithms } from "../protocol/channel.ts";
+import { keyOf } from "../protocol/keys.ts";
+import { HonestClient, REGION_BYTES } from "./honest.ts";
+import { type Hostile, KINDS, type Scene } from "./attackers.ts";
+import { rememberingNoise } from "./noise.ts";
+import { Ground } from "./ground.ts";
+import { type Below, LEASE_MS, World } from "./world.ts";
 
 const SEEDS = Deno.env.get("DST_TEST_LONG") === "1" ? 100_000 : 10_000;
 const MEMORY_BYTES = 4 * 1024 * 1024;
@@ -118,7 +119,7 @@ Deno.test(`${SEEDS} interleavings of honest and hostile clients leave everybody'
     try {
       play(seed, tally);
     } catch (error) {
-      const again = `DST_SEED=${seed} deno test -A tests/protocol/hostile_test.ts`;
+      const again = `DST_SEED=${seed} deno test -A tests/hostile/interleavings_test.ts`;
       throw new Error(`Seed ${seed} failed; to see it again: ${again}`, { cause: error });
     }
   }

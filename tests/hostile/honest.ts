@@ -5,15 +5,16 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { Operation } from "../../../protocol/request.ts";
-import { Status } from "../../../protocol/status.ts";
-import { FrameType, REPLY } from "../../../protocol/wire.ts";
-import type { Frame, FrameFields } from "../bytes.ts";
-import type { Algorithms, PresharedKey } from "../channel.ts";
-import { joinTlvs, openTlvs } from "../peer.ts";
+import { Operation } from "../../protocol/request.ts";
+import { Status } from "../../protocol/status.ts";
+import { FrameType, REPLY } from "../../protocol/wire.ts";
+import type { Frame, FrameFields } from "../protocol/bytes.ts";
+import type { Algorithms, PresharedKey } from "../protocol/channel.ts";
+import { joinTlvs, openTlvs } from "../protocol/door_messages.ts";
 import { Speaker } from "./speaker.ts";
 import type { Line } from "./stream.ts";
-import { type Below, BLOCK_BYTES, DEPTH, EXPORT_NAME, type World } from "./world.ts";
+import { BLOCK_BYTES, DEPTH } from "./ground.ts";
+import { type Below, EXPORT_NAME, type World } from "./world.ts";
 
 /** Bytes of the disk that are one client's alone. */
 export const REGION_BYTES = 8 * 1024;

@@ -4,12 +4,12 @@ import { ProtocolError } from "../../protocol/error.ts";
 import { Operation } from "../../protocol/request.ts";
 import { errnoOfStatus, Status } from "../../protocol/status.ts";
 import { FrameType, REPLY } from "../../protocol/wire.ts";
-import { type FrameFields, headerOf, randomBytes } from "./bytes.ts";
-import { tagBytes } from "./channel.ts";
+import { type FrameFields, headerOf, randomBytes } from "../protocol/bytes.ts";
+import { tagBytes } from "../protocol/channel.ts";
 import { anyFrame, fuzzedSuites, ground, type Harm, harm, harmed, tlvs } from "./fuzz.ts";
-import { FuzzedClient, REQUESTS, Responder } from "./hostile/client.ts";
-import { keyOf } from "./keys.ts";
-import { extents, grantTlvs } from "./scripted_exporter.ts";
+import { FuzzedClient, REQUESTS, Responder } from "./client.ts";
+import { keyOf } from "../protocol/keys.ts";
+import { extents, grantTlvs } from "../protocol/scripted_exporter.ts";
 
 /** Fixed, so that every run is the same; fast-check prints what replays a failure. */
 const SEED = 20_08_12;

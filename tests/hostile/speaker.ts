@@ -5,11 +5,20 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { Status } from "../../../protocol/status.ts";
-import { Tlv } from "../../../protocol/tlv.ts";
-import { type Frame, type FrameFields, HEADER, headerOf, hello, join, readHeader, readTlvs } from "../bytes.ts";
-import { type Algorithms, Direction, NOISE_MESSAGE, NoiseClient, type PresharedKey } from "../channel.ts";
-import { helloBody } from "../peer.ts";
+import { Status } from "../../protocol/status.ts";
+import { Tlv } from "../../protocol/tlv.ts";
+import {
+  type Frame,
+  type FrameFields,
+  HEADER,
+  headerOf,
+  hello,
+  join,
+  readHeader,
+  readTlvs,
+} from "../protocol/bytes.ts";
+import { type Algorithms, Direction, NOISE_MESSAGE, NoiseClient, type PresharedKey } from "../protocol/channel.ts";
+import { helloBody } from "../protocol/peer.ts";
 import type { Line } from "./stream.ts";
 
 const NOTHING: Uint8Array<ArrayBuffer> = new Uint8Array(0);
