@@ -19,12 +19,9 @@ const NONCE_BYTES = 8;
 /** The most bytes of one call: of a whole payload, or of a piece of it. */
 const TEXT_BYTES_MAX = 65536;
 
-/** Numbers of the ciphers (SPEC.md, section 2) as far as there is something to say of them. */
-const Cipher = { NONE: 0 } as const;
-
 /** An algorithm of the core. */
 interface Algorithm {
-  /** What the core calls it. */
+  /** What the core calls it: a digest's number, or a cipher's with 256 added. 0 if the core has nothing to do. */
   readonly number: number;
   readonly name: string;
   readonly tagBytes: number;
@@ -32,11 +29,18 @@ interface Algorithm {
   readonly keys: "never" | "may have" | "must have";
 }
 
-/** By the digest's number (SPEC.md, section 2). The core has no work with the first, so that it has no such number. */
+/** By the digest's number (SPEC.md, section 2). */
 const DIGESTS: readonly Algorithm[] = [
   { number: 0, name: "none", tagBytes: 0, encrypts: false, keys: "never" },
   { number: 1, name: "crc32c", tagBytes: 8, encrypts: false, keys: "never" },
   { number: 2, name: "xxh64", tagBytes: 8, encrypts: false, keys: "never" },
+  { number: 3, name: "blake2b-256", tagBytes: 32, encrypts: false, keys: "may have" },
+  { number: 4, name: "hmac-sha256", tagBytes: 32, encrypts: false, keys: "must have" },
+];
+/** By the cipher's number. The core has no AES: without instructions for it, it would be slow or tell its key by its time. */
+const CIPHERS: readonly (Algorithm | undefined)[] = [
+  undefined,
+  { number: 256 + 1, name: "chacha20-poly1305", tagBytes: 16, encrypts: true, keys: "must have" },
 ];
 
 /**
@@ -188,11 +192,12 @@ export class WasmGuard {
     return this.#number === 0 || this.#exports.guard_open_header(this.#number, this.#at, nonceAt, at) !== 0;
   }
 
-  /** Wipes keys and state. The guard is of no use any more. */
+  /** Wipes keys and state, and what work with them has left elsewhere in the core. The guard is of no use any more. */
   close(): void {
     this.#ready = false;
     this.#begun = false;
     this.#core.bytes.fill(0, this.#at, this.#at + GUARD_SCRATCH_BYTES);
+    this.#exports.wipe_stack();
   }
 
   #checkNonce(nonceAt: number): void {
@@ -224,7 +229,7 @@ export class WasmGuard {
  * Makes the guard of one direction of one connection.
  *
  * @param cipher its number (SPEC.md, section 2); not `aes-256-gcm`, which the core does not have
- * @param digest its number: what tags are without a cipher
+ * @param digest its number: what tags are without a cipher; with one it does not matter
  * @param keyed whether `setKeys` comes before the first frame: always with a cipher and with HMAC
  * @param scratchAt offset of {@link GUARD_SCRATCH_BYTES} in the free area, a multiple of 64, that nobody else uses
  * @throws RangeError if there is no such guard
@@ -236,7 +241,7 @@ export function makeWasmGuard(
   keyed: boolean,
   scratchAt: number,
 ): WasmGuard {
-  const algorithm = cipher === Cipher.NONE ? DIGESTS[digest] : undefined;
+  const algorithm = cipher === 0 ? DIGESTS[digest] : CIPHERS[cipher];
   if (algorithm === undefined) {
     throw new RangeError(`Cannot make a guard of cipher ${cipher} and digest ${digest}: the core does not have it`);
   }

@@ -15,4 +15,5 @@ export const guard_seal_header: (a: number, b: number, c: number, d: number) => 
 export const guard_seal_piece: (a: number, b: number, c: number, d: number, e: number) => void;
 export const guard_set_keys: (a: number, b: number, c: number) => void;
 export const guard_start: (a: number, b: number) => void;
+export const wipe_stack: () => void;
 export const xxh64: (a: number, b: number, c: number) => void;

@@ -21,8 +21,8 @@
 //!
 //! By exhaustive search over the powers x^8i mod P: for four terms, the xor of two powers looked up in a table of the
 //! xor of 1 and one power; for six, the xor of three in a table of the xor of 1 and two. `tests` below repeats the
-//! searches and shows that [`Sparse`] reaches least of all with four terms, and [`Dense`] least of all with six and a
-//! nearest tap of at least 120; that they are multiples is checked at compile time.
+//! searches and shows that [`Sparse`] reaches least of all with four terms, and [`Dense`] least of all with six; that they
+//! are multiples is checked at compile time.
 
 use crate::{
     guard::{Digest, KEY_BYTES, Tag, Workspace},
@@ -34,7 +34,7 @@ use core::marker::PhantomData;
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
 /// Below this, in bytes, the tables alone are as fast as a fold and the tables for what remains of it.
-const DENSE_FROM: usize = 512;
+const DENSE_FROM: usize = 384;
 /// From this, in bytes, two folds are faster than one: the sparse one has fewer loads, but leaves 5 KiB.
 const SPARSE_FROM: usize = 20480;
 /// How much is folded before the line buffer starts over, in bytes: together with the message it fits the first-level
@@ -47,6 +47,9 @@ trait Multiple {
     const TAPS: &'static [usize];
     /// The last tap.
     const REACH: usize = Self::TAPS[Self::TAPS.len() - 1];
+    /// Whether what a tap needs is put together from two loads that are aligned, and lie wholly in one store and one cache
+    /// line, each used twice. More work for the vector units, less for those that load. No tap is a multiple of 16 then.
+    const SPLICED: bool;
     /// Bytes of folded history that a step looks back on: the reach, rounded up to whole vectors.
     const HISTORY: usize = Self::REACH.next_multiple_of(16);
 }
@@ -55,16 +58,22 @@ trait Multiple {
 struct Sparse;
 impl Multiple for Sparse {
     const TAPS: &'static [usize] = &[767, 2524, 5275];
+    const SPLICED: bool = false;
 }
 
-/// Six terms, and a short rest. There are shorter ones down to 209 with a nearest tap of 65, but a load that overlaps
-/// two stores still on their way to the cache has to wait for them: with 123 it comes late enough not to.
+/// Six terms, and a short rest. Loads that overlap two stores, as they would in most places, have to wait until both are
+/// out of the way to the cache: with a tap as near as 65 that would be often.
 struct Dense;
 impl Multiple for Dense {
-    const TAPS: &'static [usize] = &[123, 145, 178, 195, 266];
+    const TAPS: &'static [usize] = &[65, 155, 170, 195, 209];
+    const SPLICED: bool = true;
 }
 
+const _: () = assert!(Sparse::TAPS.len() <= TAPS_MAX && Dense::TAPS.len() <= TAPS_MAX);
 const _: () = assert!(is_multiple(Sparse::TAPS) && is_multiple(Dense::TAPS));
+
+/// The most taps that there are.
+const TAPS_MAX: usize = 5;
 
 /// Bytes of what a fold leaves, at most: less than its reach and one vector.
 const fn residue_bytes(reach: usize) -> usize {
@@ -156,7 +165,7 @@ fn fold<V: Vector, M: Multiple>(state: u32, mut bytes: &[u8], line: &mut [u8], r
     // In front of the message there is nothing; but to start from a state is to add it to the first four bytes, and
     // that is what the farthest tap does with four bytes of history in its place. Every nearer tap looks past them.
     for vector in line[..M::HISTORY].chunks_exact_mut(16) {
-        V::ZERO.store(vector);
+        V::ZERO.store(vector, 0);
     }
     line[M::HISTORY - M::REACH..][..4].copy_from_slice(&state.to_le_bytes());
 
@@ -165,17 +174,21 @@ fn fold<V: Vector, M: Multiple>(state: u32, mut bytes: &[u8], line: &mut [u8], r
         let length = folding.min(SEGMENT);
         let (segment, rest) = bytes.split_at(length);
         let (steps, odd) = segment.as_chunks::<64>();
+        let mut taps = Taps::<V>::before::<M>(line);
         for (index, step) in steps.iter().enumerate() {
             let window = &mut line[index * 64..][..M::HISTORY + 64];
-            for at in [0, 16, 32, 48] {
-                let folded = gather::<V, M>(V::load(&step[at..]), window, at);
-                folded.store(&mut window[M::HISTORY + at..]);
-            }
+            taps.gather::<M>(V::load(step, 0), window, 0).store(window, M::HISTORY);
+            taps.gather::<M>(V::load(step, 16), window, 16)
+                .store(window, M::HISTORY + 16);
+            taps.gather::<M>(V::load(step, 32), window, 32)
+                .store(window, M::HISTORY + 32);
+            taps.gather::<M>(V::load(step, 48), window, 48)
+                .store(window, M::HISTORY + 48);
         }
         for (index, step) in odd.chunks_exact(16).enumerate() {
             let window = &mut line[steps.len() * 64 + index * 16..][..M::HISTORY + 16];
-            let folded = gather::<V, M>(V::load(step), window, 0);
-            folded.store(&mut window[M::HISTORY..]);
+            let folded = taps.gather::<M>(V::load(step, 0), window, 0);
+            folded.store(window, M::HISTORY);
         }
         bytes = rest;
         folding -= length;
@@ -183,7 +196,7 @@ fn fold<V: Vector, M: Multiple>(state: u32, mut bytes: &[u8], line: &mut [u8], r
             return finish::<V, M>(bytes, &mut line[length..], residue);
         }
         for at in (0..M::HISTORY).step_by(16) {
-            V::load(&line[length + at..]).store(&mut line[at..]);
+            V::load(line, length + at).store(line, at);
         }
     }
 }
@@ -193,25 +206,49 @@ fn fold<V: Vector, M: Multiple>(state: u32, mut bytes: &[u8], line: &mut [u8], r
 #[inline(always)]
 fn finish<V: Vector, M: Multiple>(bytes: &[u8], line: &mut [u8], residue: &mut [u8]) -> usize {
     for vector in line[M::HISTORY..][..M::HISTORY + 16].chunks_exact_mut(16) {
-        V::ZERO.store(vector);
+        V::ZERO.store(vector, 0);
     }
     residue[..bytes.len()].copy_from_slice(bytes);
+    let mut taps = Taps::<V>::before::<M>(line);
     for at in (0..bytes.len()).step_by(16) {
         let window = &line[at..][..M::HISTORY + 16];
-        let vector = &mut residue[at..][..16];
-        gather::<V, M>(V::load(vector), window, 0).store(vector);
+        taps.gather::<M>(V::load(residue, at), window, 0).store(residue, at);
     }
     bytes.len()
 }
 
-/// The vector plus the folded bytes at each tap's distance before it. The vector's own place in the window is `at`
-/// bytes after its history.
-#[inline(always)]
-fn gather<V: Vector, M: Multiple>(mut vector: V, window: &[u8], at: usize) -> V {
-    for tap in M::TAPS {
-        vector = vector.xor(V::load(&window[M::HISTORY + at - tap..]));
+/// What gathering remembers from place to place: for each tap of a spliced multiple, the last vector that was loaded.
+struct Taps<V>([V; TAPS_MAX]);
+
+impl<V: Vector> Taps<V> {
+    /// For the place behind the history that the line begins with.
+    #[inline(always)]
+    fn before<M: Multiple>(line: &[u8]) -> Self {
+        let mut taps = [V::ZERO; TAPS_MAX];
+        for (last, tap) in taps.iter_mut().zip(M::TAPS) {
+            *last = V::load(line, M::HISTORY - tap.next_multiple_of(16));
+        }
+        Self(taps)
     }
-    vector
+
+    /// The vector plus the folded bytes at each tap's distance before it, the nearest as the last to be added. Its own
+    /// place in the window is `at` bytes after the history, and each call's is the next.
+    #[inline(always)]
+    fn gather<M: Multiple>(&mut self, mut vector: V, window: &[u8], at: usize) -> V {
+        let place = M::HISTORY + at;
+        for (last, tap) in self.0[..M::TAPS.len()].iter_mut().zip(M::TAPS).rev() {
+            let folded = if M::SPLICED {
+                let next = V::load(window, place - tap / 16 * 16);
+                let folded = last.splice(next, 16 - tap % 16);
+                *last = next;
+                folded
+            } else {
+                V::load(window, place - tap)
+            };
+            vector = vector.xor(folded);
+        }
+        vector
+    }
 }
 
 /// Continues from `state` over the bytes with one table lookup a byte, sixteen bytes at a time.
@@ -379,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn no_multiple_of_six_terms_with_taps_of_at_least_120_reaches_less_than_dense() {
+    fn no_multiple_of_six_terms_reaches_less_than_dense() {
         let powers = powers(Dense::REACH);
         let mut one_and_two: HashMap<u32, (usize, usize)> = HashMap::new();
         for second in 2..powers.len() {
@@ -388,8 +425,8 @@ mod tests {
             }
         }
         let mut found = vec![];
-        for high in 120..powers.len() {
-            for middle in 2..=high - 120 {
+        for high in 16..powers.len() {
+            for middle in 2..=high - 16 {
                 for low in 1..middle {
                     let sum = powers[high] ^ powers[middle] ^ powers[low];
                     if let Some(&(first, second)) = one_and_two.get(&sum).filter(|(_, second)| *second < low) {

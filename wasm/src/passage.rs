@@ -36,10 +36,9 @@ impl<'a> Passage<'a> {
     }
 
     /// The bytes stay, and what becomes of them goes elsewhere. Panics if the lengths differ.
-    pub fn apart(from: &'a [u8], to: &'a mut [u8]) -> Self {
+    pub fn apart(from: &'a mut [u8], to: &'a mut [u8]) -> Self {
         assert_eq!(from.len(), to.len());
-        // SAFETY: two ranges, one of them exclusively borrowed, so they are apart; the other is never written to, as
-        // `both` gives cells of what is shared only for reading them.
+        // SAFETY: two ranges, each exclusively borrowed.
         unsafe { Self::new(from.as_ptr(), to.as_mut_ptr(), from.len()) }
     }
 
@@ -58,4 +57,12 @@ impl<'a> Passage<'a> {
             (&*from, &*to)
         }
     }
+}
+
+/// The sixteen bytes as two little-endian words.
+#[inline(always)]
+pub fn words_of(block: &[Cell<u8>; 16]) -> [u64; 2] {
+    // SAFETY: the bytes read are those of the array; it has no alignment.
+    let bytes: [[u8; 8]; 2] = unsafe { block.as_ptr().cast::<[[u8; 8]; 2]>().read() };
+    bytes.map(u64::from_le_bytes)
 }
