@@ -7,6 +7,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { noisePrimitives } from "../engine/noise_primitives.ts";
 import { concat, pattern } from "../tests/vectors/primitives.ts";
 import { type Core, makeArena } from "../wasm/core.ts";
@@ -17,7 +18,7 @@ import { DOOR_SCRATCH_BYTES, ExporterDoor } from "./exporter_door.ts";
 import type { HelloConfig } from "./exporter_hello.ts";
 import { encodeGrant, type Grant, type OpenRequest } from "./grant.ts";
 import type { Cryptography } from "./guard.ts";
-import { referenceCryptography } from "./guard_support_test.ts";
+import { coreCryptography, referenceCryptography } from "./guard_support_test.ts";
 import { FrameType, REPLY, writeHeader } from "./wire.ts";
 
 const STAGING_BYTES = 1024;
@@ -77,9 +78,9 @@ class Side {
   }
 }
 
-// One each for all connections: a memory of WebAssembly is not made by the thousand.
+// One each for all connections: a memory of WebAssembly is not made by the thousand. Two makers, who have to agree.
 const clientSide = new Side(CLIENT_DOOR_SCRATCH_BYTES, referenceCryptography);
-const exporterSide = new Side(DOOR_SCRATCH_BYTES, referenceCryptography);
+const exporterSide = new Side(DOOR_SCRATCH_BYTES, coreCryptography);
 
 /** Who sent a message. */
 export type From = "client" | "exporter";
@@ -230,6 +231,11 @@ export class Loopback {
   queued(n: number): Uint8Array {
     const at = this.exporterPlaces[n];
     return exporterSide.core.bytes.slice(at, at + this.sent.exporter[n].length);
+  }
+
+  /** Whether the memory of the exporter's side, whose guards keep their keys in it, has these bytes anywhere. */
+  static exporterHolds(secret: Uint8Array): boolean {
+    return Buffer.from(exporterSide.core.bytes.buffer).includes(Buffer.from(secret));
   }
 
   /** Whether a frame of one side's lane codec opens at the other's. */

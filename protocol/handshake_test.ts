@@ -176,6 +176,21 @@ Deno.test("what is secret is wiped: the ephemeral keys at once, the keys of the 
   loopback.close();
 });
 
+Deno.test("a key that a door or a lane has used is nowhere in memory when it is closed", () => {
+  const loopback = new Loopback({ client: only(SUITES[0]) });
+  loopback.onReady = () => loopback.client.open(OPEN);
+  loopback.start();
+  const { exporter, clientCodec, exporterCodec } = loopback.grantOpen();
+  const keys = [exporter.keys!.send.slice(), exporter.keys!.receive.slice()];
+  loopback.close();
+  // The lane's codec works with them, which shows that they could be found.
+  assert.deepEqual(keys.map((key) => Loopback.exporterHolds(key)), [true, true]);
+  exporterCodec.close();
+  assert.deepEqual(keys.map((key) => Loopback.exporterHolds(key)), [false, false]);
+  clientCodec.close();
+  assert.equal(Loopback.exporterHolds(KEY.secret), false);
+});
+
 Deno.test("a door that is closed in the middle leaves no ephemeral key behind", () => {
   for (const messages of [0, 1]) {
     const loopback = new Loopback({ keys: [] });
