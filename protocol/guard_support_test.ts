@@ -9,8 +9,9 @@ import { blake2s } from "@noble/hashes/blake2.js";
 import { hmac } from "@noble/hashes/hmac.js";
 import assert from "node:assert/strict";
 import { createCRC32, createXXHash64 } from "hash-wasm";
+import { SUITES } from "../tests/vectors/frames.ts";
 import { AEAD, blake2b256, hmacSha256 } from "../tests/vectors/primitives.ts";
-import type { Core } from "../wasm/core.ts";
+import { type Core, makeArena } from "../wasm/core.ts";
 import { makeWasmGuard } from "../wasm/guard.ts";
 import type { Memory } from "./consumer.ts";
 import { type Cryptography, type FrameGuard, type NoisePrimitives, PIECE_BYTES } from "./guard.ts";
@@ -47,15 +48,33 @@ const noise: NoisePrimitives = {
     AEAD["chacha20-poly1305"].open(key, AEAD["chacha20-poly1305"].nonce(nonce), associated, ciphertext),
 };
 
+/** Whether the core can do a suite. */
+export function coreHas(suite: { cipher: number; digest: number; keyed: boolean }): boolean {
+  const core = makeArena(2 ** 20);
+  try {
+    makeWasmGuard(core, suite.cipher, suite.digest, suite.keyed, core.freeFrom).close();
+    return true;
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+}
+
+const coreSuites = new Set(SUITES.filter(coreHas).map(nameOf));
+
+function nameOf({ cipher, digest, keyed }: { cipher: number; digest: number; keyed: boolean }): string {
+  return `${cipher} ${digest} ${keyed}`;
+}
+
 /** All suites over the core's own memory, by the core where it has them. */
 export function coreCryptography(core: Core, sealed: NonceUse = () => {}): Cryptography {
   const reference = referenceCryptography(core, sealed);
   return {
     ...reference,
     makeGuard: (cipher, digest, keyed, scratchAt) =>
-      cipher !== 0 || digest > 2
-        ? reference.makeGuard(cipher, digest, keyed, scratchAt)
-        : makeWasmGuard(core, cipher, digest, keyed, scratchAt),
+      coreSuites.has(nameOf({ cipher, digest, keyed }))
+        ? makeWasmGuard(core, cipher, digest, keyed, scratchAt)
+        : reference.makeGuard(cipher, digest, keyed, scratchAt),
   };
 }
 

@@ -15,6 +15,7 @@ import { Lane } from "../../exporter/lane.ts";
 import { makeLoop } from "../../ffi/mod.ts";
 import { socketPair } from "../../ffi/socket.ts";
 import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../../protocol/codec.ts";
+import type { FrameGuard } from "../../protocol/guard.ts";
 import { type StreamConsumer, Verdict } from "../../protocol/consumer.ts";
 import { decodeUsableGrant } from "../../protocol/door_message.ts";
 import { Access, encodeGrant, Feature, type Grant } from "../../protocol/grant.ts";
@@ -36,6 +37,8 @@ export interface BothEndsOptions {
   readonly maxPayload: number;
   /** `mem:SIZE` or a file. */
   readonly path: string;
+  /** Told of each payload, or piece of one, that is sealed or opened: by which guard, in which turn, and its bytes. */
+  readonly worked?: (guard: number, turn: number, bytes: number) => void;
 }
 
 /** Takes the answer to an OPEN, which is the lane's first frame, and then hands the stream to the session. */
@@ -181,5 +184,23 @@ export class BothEnds implements StreamOwner {
 function makeEngine(options: BothEndsOptions, bytes: number): Engine {
   const core = makeArena(bytes);
   core.warmUp();
-  return new Engine(makeLoop(options.loop), core, makeCryptography(core, options.crypto));
+  const cryptography = makeCryptography(core, options.crypto);
+  const { worked } = options;
+  if (worked !== undefined) {
+    let guards = 0;
+    const { makeGuard } = cryptography;
+    cryptography.makeGuard = (...suite) => watched(makeGuard(...suite), guards++);
+  }
+  const engine: Engine = new Engine(makeLoop(options.loop), core, cryptography);
+  return engine;
+
+  function watched(guard: FrameGuard, number: number): FrameGuard {
+    const { seal, sealPiece, open, openPiece } = guard;
+    const work = (bytes: number) => worked!(number, engine.turnNumber, bytes);
+    guard.seal = (...range) => (work(range[3]), seal.apply(guard, range));
+    guard.sealPiece = (...range) => (work(range[2]), sealPiece.apply(guard, range));
+    guard.open = (...range) => (work(range[2]), open.apply(guard, range));
+    guard.openPiece = (...range) => (work(range[1]), openPiece.apply(guard, range));
+    return guard;
+  }
 }
