@@ -65,6 +65,8 @@ export interface BenchRow {
   readonly digest: string;
   readonly crypto: Provider;
   readonly operations: number;
+  /** With those before and after the measurement: what the exporter has done altogether for this row. */
+  readonly allOperations: number;
   readonly bytes: number;
   readonly elapsedMs: number;
   /** From the request to its completion, in microseconds: half of all, and 99 of 100, were faster. */
@@ -126,6 +128,7 @@ async function measure(engine: Engine, side: Side, mix: Mix, measureMs: number):
     depth: mix.depth,
     ...side.protection!,
     operations,
+    allOperations: load.allOperations,
     bytes: operations * mix.bytes,
     elapsedMs: Math.round(elapsedMs),
     p50Us: load.latencies.percentile(50),
@@ -137,6 +140,7 @@ async function measure(engine: Engine, side: Side, mix: Mix, measureMs: number):
 /** So many requests at a time, each followed by the next. */
 class Load implements BlockClient {
   operations = 0;
+  allOperations = 0;
   /** The first negative errno, or 0. */
   failure = 0;
   readonly latencies = new Latencies();
@@ -191,6 +195,7 @@ class Load implements BlockClient {
       return;
     }
     this.operations++;
+    this.allOperations++;
     this.latencies.add(performance.now() - this.#beganAt[slot]);
     if (!this.#isStopping && this.failure === 0) this.#next(slot);
   }
