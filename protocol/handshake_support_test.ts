@@ -9,7 +9,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { noisePrimitives } from "../engine/noise_primitives.ts";
-import { concat, pattern } from "../tests/vectors/primitives.ts";
+import { concat, pattern, text } from "../tests/vectors/primitives.ts";
 import { type Core, makeArena } from "../wasm/core.ts";
 import { CLIENT_DOOR_SCRATCH_BYTES, ClientDoor, type ClientDoorConfig } from "./client_door.ts";
 import { Feed } from "./client_support_test.ts";
@@ -23,8 +23,8 @@ import { FrameType, REPLY, writeHeader } from "./wire.ts";
 
 const STAGING_BYTES = 1024;
 
-/** A pre-shared key and its id. */
-export const KEY = { id: pattern(16, 70), secret: pattern(32, 71) };
+/** A pre-shared key and its id. The key is like no other bytes of the tests, so that it can be looked for. */
+export const KEY = { id: pattern(16, 70), secret: noisePrimitives.hash(text("a pre-shared key")) };
 /** What a client with every algorithm wants, if it could go without a cipher. */
 export const CLIENT = { ciphers: [1, 2, 0], digests: [3, 4, 2], key: KEY };
 /** An exporter that takes everything from everybody. */
