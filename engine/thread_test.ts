@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { libcrypto } from "../ffi/libcrypto.ts";
+import { Cipher } from "../protocol/wire.ts";
+import type { CryptoChoice } from "./cryptography.ts";
 import { makeWakeFd, Thread } from "./thread.ts";
 
 /** What the thread of these tests is asked. */
 type Question = { say: string } | { throw: string } | { later: number } | { events: number } | { crash: true } | {
   end: true;
-};
+} | { providerOf: number };
 
 /** The module of that thread: no file of its own, since it is of no use elsewhere. */
 const source = `
@@ -25,6 +28,7 @@ const source = `
       if ("crash" in question) {
         return engine.timers.schedule({ expire: () => { throw new Error("out of the loop") } }, 0, engine.now);
       }
+      if ("providerOf" in question) return reply.answer(engine.cryptography.providerOf(question.providerOf, 0));
       reply.answer("goodbye");
       engine.stop();
     };
@@ -34,7 +38,7 @@ for (const loop of ["uring", "poll"] as const) {
   const test = (
     name: string,
     init: Record<string, string>,
-    body: (start: () => Promise<Thread<Question, number>>, events: number[]) => Promise<void>,
+    body: (start: (crypto?: CryptoChoice) => Promise<Thread<Question, number>>, events: number[]) => Promise<void>,
   ) =>
     Deno.test(`${loop}: ${name}`, async () => {
       const url = URL.createObjectURL(new Blob([source], { type: "application/javascript" }));
@@ -42,8 +46,8 @@ for (const loop of ["uring", "poll"] as const) {
       const events: number[] = [];
       let thread: Thread<Question, number> | null = null;
       try {
-        await body(async () => {
-          const options = { loop, slots: 2, wakeFd, init };
+        await body(async (crypto) => {
+          const options = { loop, slots: 2, crypto, wakeFd, init };
           thread = await Thread.start<Record<string, string>, Question, number>(
             new URL(url),
             options,
@@ -102,6 +106,15 @@ for (const loop of ["uring", "poll"] as const) {
     assert.match((await thread.failed).message, /out of the loop/);
     await assert.rejects(thread.ask({ say: "anybody?" }), /out of the loop/);
   });
+
+  for (const crypto of ["wasm", "openssl"] as const) {
+    const isThere = crypto === "wasm" || typeof libcrypto() !== "string";
+    test(`a thread's cryptography is done by whom it was started with: ${crypto}`, { prefix: "" }, async (start) => {
+      if (!isThere) return await assert.rejects(start(crypto), /Cannot use OpenSSL/);
+      const thread = await start(crypto);
+      assert.equal(await thread.ask({ providerOf: Cipher.CHACHA20_POLY1305 }), crypto);
+    });
+  }
 
   test("a thread ends when its engine is stopped, after its last answer", { prefix: "" }, async (start) => {
     const thread = await start();
