@@ -83,7 +83,7 @@ export function digestName(number: number): string {
 export function suiteDefaults(hasKey: boolean): Suites {
   return hasKey
     ? { ciphers: ["chacha20-poly1305", "aes-256-gcm"], digests: KEYED_DIGESTS }
-    : { ciphers: ["none"], digests: ["xxh64", "crc32c", "none"] };
+    : { ciphers: ["none"], digests: ["xxh64", "crc32c", "blake2b-256", "none"] };
 }
 
 /**
