@@ -1,18 +1,38 @@
 /**
- * What of a session is, or may still be lost: mutations that failed, and those that were acknowledged and that no FLUSH
- * has covered.
+ * What the lanes of a session know together: which mutations failed, which were acknowledged and not covered by a FLUSH, so
+ * that they may still be lost, and whether a lane owes a fence.
  *
  * @module
  */
 
-/**
- * Words of the shared memory: how many mutations were acknowledged, how many of them a FLUSH has covered, and whether one
- * has failed.
- */
-const Word = { ACKNOWLEDGED: 0, COVERED: 1, FAILED: 2 } as const;
+import { IDENTITY_BYTES } from "../protocol/grant.ts";
+
+/** Words of the shared memory. */
+const Word = {
+  /** How many mutations were acknowledged. */
+  ACKNOWLEDGED: 0,
+  /** How many of them a FLUSH has covered. */
+  COVERED: 1,
+  /** Not 0: a mutation has failed. */
+  FAILED: 2,
+  /** How many lanes owe a fence: each has given up a request that was sent. */
+  FENCES: 3,
+  /** Not 0: what was acknowledged is lost, and nothing can be written any more. */
+  LOST: 4,
+  /** Something that was acknowledged is lost: see {@link isLost}. */
+  lose(): void {
+    Atomics.store(this.#words, Word.LOST, 1);
+  }
+
+  /** How many durability epochs there have been. */
+  EPOCHS: 5,
+  /** Guards the durability epoch, which is in the words from here on. */
+  LOCK: 6,
+  DURABILITY: 7,
+} as const;
 
 /** Bytes that a ledger needs. */
-export const LEDGER_BYTES = 12;
+export const LEDGER_BYTES = Word.DURABILITY * 4 + IDENTITY_BYTES;
 
 /**
  * Counts mutations over all lanes of a session, which are served by as many threads. The counts go round at 2^32, and
@@ -31,10 +51,12 @@ export const LEDGER_BYTES = 12;
  */
 export class MutationLedger {
   readonly #words: Int32Array;
+  readonly #durability: Uint8Array;
 
   /** @param memory {@link LEDGER_BYTES}, zero at first, the same for all lanes of a session */
   constructor(memory: SharedArrayBuffer = new SharedArrayBuffer(LEDGER_BYTES)) {
     this.#words = new Int32Array(memory);
+    this.#durability = new Uint8Array(memory, Word.DURABILITY * 4, IDENTITY_BYTES);
   }
 
   /** Whether every mutation that was acknowledged is covered. */
@@ -70,5 +92,63 @@ export class MutationLedger {
       if (found === covered) return;
       covered = found;
     }
+  }
+
+  /**
+   * Whether something that was acknowledged is lost for good: every mutation and FLUSH fails from then on, since whoever
+   * has one fail and the next succeed would take all for well.
+   */
+  get isLost(): boolean {
+    return Atomics.load(this.#words, Word.LOST) !== 0;
+  }
+
+  /** Something that was acknowledged is lost: see {@link isLost}. */
+  lose(): void {
+    Atomics.store(this.#words, Word.LOST, 1);
+  }
+
+  /** How many durability epochs the exporter has had. What was acknowledged in an earlier one counts no more. */
+  get epochs(): number {
+    return Atomics.load(this.#words, Word.EPOCHS);
+  }
+
+  /**
+   * A lane was connected and told the exporter's durability epoch. The first lane that learns of another one finds out
+   * whether something is {@link isLost}: before any lane can have something acknowledged or covered in the new epoch.
+   *
+   * @param durability 16 bytes
+   * @returns {@link epochs}
+   */
+  meet(durability: Uint8Array): number {
+    this.#lock();
+    const isFirst = this.epochs === 0;
+    if (isFirst || durability.some((byte, i) => byte !== this.#durability[i])) {
+      // Counted first: a lane that has something acknowledged meanwhile sees either this, or is seen below.
+      Atomics.add(this.#words, Word.EPOCHS, 1);
+      if (!isFirst && !this.isCovered) this.lose();
+      this.#durability.set(durability);
+    }
+    Atomics.store(this.#words, Word.LOCK, 0);
+    return this.epochs;
+  }
+
+  /** Whether a lane owes a fence: no mutation is to be sent. */
+  get isFencing(): boolean {
+    return Atomics.load(this.#words, Word.FENCES) !== 0;
+  }
+
+  /** A lane has given up a request that was sent. It may still land, until the lane is joined again. */
+  oweFence(): void {
+    Atomics.add(this.#words, Word.FENCES, 1);
+  }
+
+  /** A lane that owed a fence was joined again: nothing of the connection before executes any more. */
+  fenced(): void {
+    Atomics.sub(this.#words, Word.FENCES, 1);
+  }
+
+  #lock(): void {
+    // Held for microseconds, and only while a lane is being connected.
+    while (Atomics.compareExchange(this.#words, Word.LOCK, 0, 1) !== 0);
   }
 }
