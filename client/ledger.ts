@@ -19,11 +19,6 @@ const Word = {
   FENCES: 3,
   /** Not 0: what was acknowledged is lost, and nothing can be written any more. */
   LOST: 4,
-  /** Something that was acknowledged is lost: see {@link isLost}. */
-  lose(): void {
-    Atomics.store(this.#words, Word.LOST, 1);
-  }
-
   /** How many durability epochs there have been. */
   EPOCHS: 5,
   /** Guards the durability epoch, which is in the words from here on. */
