@@ -8,10 +8,8 @@ import type { Engine } from "../engine/engine.ts";
 import { type Stream, STREAM_SCRATCH_BYTES, type StreamOwner } from "../engine/stream.ts";
 import { SocketLevel, SocketOption } from "../ffi/constants.ts";
 import { Errno, errnoMessage } from "../ffi/errno.ts";
-import { close } from "../ffi/libc.ts";
 import type { CompletionHandler } from "../ffi/loop.ts";
 import { encodeSockaddr, formatSocketAddress, type SocketAddress } from "../ffi/sockaddr.ts";
-import { setNoDelay, setOption, streamSocket } from "../ffi/socket.ts";
 import {
   CLIENT_DOOR_SCRATCH_BYTES,
   ClientDoor,
@@ -19,13 +17,13 @@ import {
   type ClientDoorHost,
 } from "../protocol/client_door.ts";
 import type { DoorKey } from "../protocol/client_hello.ts";
+import type { Handoff } from "../protocol/codec.ts";
 import { ProtocolError, protocolErrorText } from "../protocol/error.ts";
 import type { Description, Grant, Holder, ListEntry } from "../protocol/grant.ts";
 import { KEY_BYTES } from "../protocol/guard.ts";
 import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import { Cipher } from "../protocol/wire.ts";
-import type { ClientSession } from "./session.ts";
 
 /** How long the kernel may try to reach one address, in milliseconds: two lost SYNs (1 + 2 s) are survived. */
 export const CONNECT_MS = 5000;
@@ -59,6 +57,14 @@ export interface ConnectTarget {
   readonly answerMs?: number;
 }
 
+/** Who goes on with a connection that has become a lane. */
+export interface GrantedLane extends Pick<StreamOwner, "onSent" | "onClosed"> {
+  /** Called from within the machine's `granted`; the stream's events follow. */
+  connect(stream: Stream, handoff: Handoff): void;
+  /** Bytes have arrived. */
+  onHeard(): void;
+}
+
 /** What is done at the door. */
 export interface DoorVisit {
   /** The door is open: make the request. */
@@ -66,7 +72,7 @@ export interface DoorVisit {
   listed?(entries: readonly ListEntry[], more: boolean): void;
   described?(description: Description): void;
   /** The connection is a lane: the answer is the session that goes on with it, or null to end it. */
-  granted?(grant: Grant): ClientSession | null;
+  granted?(grant: Grant): GrantedLane | null;
   /** The request was refused; the connection is to be ended, or another request made. */
   refused(status: number, text: string, current: Holder | null): void;
   /** There is no connection (any more), and it was not this side that ended it. `reason` is for people. */
@@ -117,7 +123,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   #slots: Uint32Array | null = null;
   #stream: Stream | null = null;
   #door: ClientDoor | null = null;
-  #session: ClientSession | null = null;
+  #session: GrantedLane | null = null;
   /** When the answer that is awaited has to be there, in the engine's milliseconds. */
   #dueAt = 0;
   #failure: string | null = null;
@@ -164,16 +170,16 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     engine.slots.release(this.#slots!);
     this.#slots = null;
     if (result < 0 || this.#ended) {
-      close(this.#fd);
+      engine.loop.calls.close(this.#fd);
       this.#miss(result);
       return;
     }
-    setNoDelay(this.#fd);
+    engine.loop.calls.setNoDelay(this.#fd);
     // From here on pings find a dead peer.
-    setOption(this.#fd, SocketLevel.TCP, SocketOption.TCP_USER_TIMEOUT, 0);
+    engine.loop.calls.setOption(this.#fd, SocketLevel.TCP, SocketOption.TCP_USER_TIMEOUT, 0);
     const stream = engine.streams.open(this.#fd, this);
     if (stream === null) {
-      close(this.#fd);
+      engine.loop.calls.close(this.#fd);
       this.#visit.failed("there is no memory for a connection");
       return;
     }
@@ -257,19 +263,24 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   #tryNext(): void {
     const address = this.#target.addresses[this.#next++];
     const { engine } = this.#connector;
-    this.#fd = streamSocket(address);
+    this.#fd = engine.loop.calls.streamSocket(address);
     if (this.#fd < 0) {
       this.#miss(this.#fd);
       return;
     }
     // The kernel itself gives up then: a connect under way can be interrupted in no other way that both loops know.
-    setOption(this.#fd, SocketLevel.TCP, SocketOption.TCP_USER_TIMEOUT, this.#target.connectMs ?? CONNECT_MS);
+    engine.loop.calls.setOption(
+      this.#fd,
+      SocketLevel.TCP,
+      SocketOption.TCP_USER_TIMEOUT,
+      this.#target.connectMs ?? CONNECT_MS,
+    );
     this.#slots = engine.slots.reserve(1);
     const sockaddr = encodeSockaddr(address);
     const at = this.#slots === null ? 0 : engine.slots.payloadAt(this.#slots[0]);
     if (this.#slots !== null) engine.arena.bytes.set(sockaddr, at);
     if (this.#slots === null || !this.#connector.start(this, this.#fd, at, sockaddr.length)) {
-      close(this.#fd);
+      engine.loop.calls.close(this.#fd);
       if (this.#slots !== null) engine.slots.release(this.#slots);
       this.#visit.failed("there is no memory for a connection");
     }

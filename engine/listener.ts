@@ -4,8 +4,6 @@
  * @module
  */
 import type { CompletionHandler } from "../ffi/loop.ts";
-import { close } from "../ffi/libc.ts";
-import { shutdown } from "../ffi/socket.ts";
 import { Errno } from "../ffi/errno.ts";
 import type { Engine } from "./engine.ts";
 
@@ -36,8 +34,8 @@ export class Listener implements CompletionHandler {
   complete(_tag: number, _generation: number, result: number): void {
     this.#accepting = false;
     if (this.#closing) {
-      if (result >= 0) close(result);
-      close(this.#fd);
+      if (result >= 0) this.#engine.loop.calls.close(result);
+      this.#engine.loop.calls.close(this.#fd);
       return;
     }
     if (result >= 0) {
@@ -57,8 +55,8 @@ export class Listener implements CompletionHandler {
   close(): void {
     if (this.#closing) return;
     this.#closing = true;
-    if (this.#accepting) shutdown(this.#fd, 2);
-    else close(this.#fd);
+    if (this.#accepting) this.#engine.loop.calls.shutdown(this.#fd, 2);
+    else this.#engine.loop.calls.close(this.#fd);
   }
 
   #accept(): void {

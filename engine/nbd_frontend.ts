@@ -6,9 +6,7 @@
  *
  * @module
  */
-import { close } from "../ffi/libc.ts";
 import { formatSocketAddress, type SocketAddress } from "../ffi/sockaddr.ts";
-import { peerAddress, setNoDelay, setSendBuffer } from "../ffi/socket.ts";
 import { HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import {
   NBD_SCRATCH_BYTES,
@@ -236,26 +234,27 @@ export class NbdFrontend implements TimerHandler {
   }
 
   #accept(fd: number): void {
-    const peer = peerAddress(fd);
+    const { calls } = this.#engine.loop;
+    const peer = calls.peerAddress(fd);
     const address = peer === null || peer.family === "unix" ? "this machine" : formatSocketAddress(peer);
     if (!this.admits(peer, null)) {
-      close(fd);
+      calls.close(fd);
       this.#log(`Refused ${address}: nobody may connect from there`);
       return;
     }
-    if (peer?.family === "unix") setSendBuffer(fd, SEND_BUFFER_BYTES);
-    else setNoDelay(fd);
+    if (peer?.family === "unix") calls.setSendBuffer(fd, SEND_BUFFER_BYTES);
+    else calls.setNoDelay(fd);
     let handshakes = 0;
     for (const connection of this.#connections) if (connection.isShakingHands) handshakes++;
     if (handshakes >= this.#limits.handshakesMax) {
-      close(fd);
+      calls.close(fd);
       this.#log(`Refused ${address}: ${handshakes} NBD clients are in the handshake already`);
       return;
     }
     const connection = new NbdConnection(this, this.#engine, address, peer);
     const stream = this.#engine.streams.open(fd, connection);
     if (stream === null) {
-      close(fd);
+      calls.close(fd);
       this.#log(`Refused ${address}: there is no memory for one more NBD connection`);
       return;
     }

@@ -10,8 +10,6 @@ import { HEADER_BYTES_MAX, type StreamConsumer, Verdict } from "../protocol/cons
 import { SLOT_PAYLOAD_BYTES, SLOT_PREFIX_BYTES } from "./slots.ts";
 import type { Engine } from "./engine.ts";
 import type { CompletionHandler } from "../ffi/loop.ts";
-import { close } from "../ffi/libc.ts";
-import { shutdown } from "../ffi/socket.ts";
 
 /** Bytes of a stream's slot in which it receives; the rest of the payload area is {@link Stream.scratchAt}. */
 export const STAGING_BYTES = 128 * 1024;
@@ -389,7 +387,7 @@ export class Stream {
   /** Makes the kernel let go: every operation under way completes. */
   #shut(): void {
     this.#state = State.CLOSING;
-    shutdown(this.#fd, 2);
+    this.#engine.loop.calls.shutdown(this.#fd, 2);
     // Even with nothing under way the owner hears of it only at the end of the turn.
     if (!this.#receiving && !this.#sending) this.#streams.markDirty(this);
   }
@@ -397,7 +395,7 @@ export class Stream {
   /** @ignore by {@link Streams}, at the end of a turn: closes once nothing is under way. */
   settle(): void {
     if (this.#state !== State.CLOSING || this.#receiving || this.#sending) return;
-    close(this.#fd);
+    this.#engine.loop.calls.close(this.#fd);
     this.#release();
     this.#owner.onClosed(this, this.#errno);
   }

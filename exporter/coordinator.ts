@@ -12,7 +12,7 @@ import { FrameType } from "../protocol/wire.ts";
 import type { Handoff } from "../protocol/codec.ts";
 import { type EndManner, nbdSession, type ToData, type ToDoor } from "./messages.ts";
 import type { Peer, Refusal, RegisteredExport, Registry, Session } from "./registry.ts";
-import type { DiskRecord, StateDirectory } from "./state.ts";
+import type { DiskRecord, DiskRecords } from "./state.ts";
 
 /** Slots of a lane when the client has no wish. */
 const DEPTH_DEFAULT = 128;
@@ -60,7 +60,7 @@ interface Spread {
 /** All sessions of one exporter, over all its data-path Workers. */
 export class Coordinator {
   readonly #registry: Registry;
-  readonly #state: Pick<StateDirectory, "save">;
+  readonly #state: Pick<DiskRecords, "save">;
   readonly #workers: number;
   readonly #now: () => number;
   readonly #output: CoordinatorOutput;
@@ -77,7 +77,7 @@ export class Coordinator {
    */
   constructor(
     registry: Registry,
-    state: Pick<StateDirectory, "save">,
+    state: Pick<DiskRecords, "save">,
     workers: number,
     now: () => number,
     output: CoordinatorOutput,

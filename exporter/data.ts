@@ -10,7 +10,6 @@ import type { Engine } from "../engine/engine.ts";
 import { type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import type { Reply } from "../engine/thread.ts";
-import { close } from "../ffi/libc.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { FENCING_INTERVAL_MS, PAYLOAD_BYTES_GRANT_MIN } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
@@ -260,7 +259,7 @@ export class DataPath implements LaneOwner, NbdArbiter {
     if (isWanted && lane.connect(fd, message.handoff, message.answerType, generation, message.grant)) return;
     message.handoff.keys?.send.fill(0);
     message.handoff.keys?.receive.fill(0);
-    close(fd);
+    this.#engine.loop.calls.close(fd);
     this.#say({ say: "lost", session: id, lane: number, generation });
   }
 

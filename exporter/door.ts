@@ -7,15 +7,13 @@
 import type { Engine } from "../engine/engine.ts";
 import { Listener } from "../engine/listener.ts";
 import type { TimerHandler } from "../engine/timers.ts";
-import { close } from "../ffi/libc.ts";
 import { formatSocketAddress } from "../ffi/sockaddr.ts";
-import { peerAddress, setNoDelay } from "../ffi/socket.ts";
 import { type Access, Admission, SURPLUS_MAX } from "./admission.ts";
 import { CONNECTIONS_MAX } from "./config_security.ts";
 import { Coordinator, type CoordinatorOutput } from "./coordinator.ts";
 import type { DoorExport, DoorInit, DoorStatus, ToDoor } from "./messages.ts";
 import { type RegisteredExport, Registry } from "./registry.ts";
-import { newRecord, type StateDirectory } from "./state.ts";
+import { type DiskRecords, newRecord } from "./state.ts";
 import { Visitor } from "./visitor.ts";
 
 /** Connections at the door that have proved who they are: as many as of those who have not. */
@@ -32,7 +30,7 @@ const WATCH_MS = 200;
 /** The door of one exporter. */
 export class Door implements TimerHandler {
   readonly #engine: Engine;
-  readonly #state: StateDirectory;
+  readonly #state: DiskRecords;
   readonly #registry: Registry;
   readonly #admission: Admission;
   /** @ignore by {@link Visitor}: what it asks for. */
@@ -44,7 +42,7 @@ export class Door implements TimerHandler {
   #waiting: { readonly index: number; readonly then: () => void }[] = [];
 
   /** @throws {Error} when a record cannot be read or made */
-  constructor(engine: Engine, init: DoorInit, state: StateDirectory, instance: Uint8Array, output: CoordinatorOutput) {
+  constructor(engine: Engine, init: DoorInit, state: DiskRecords, instance: Uint8Array, output: CoordinatorOutput) {
     this.#engine = engine;
     this.#state = state;
     const exports = init.exports.map((one) => this.#registered(one));
@@ -159,7 +157,8 @@ export class Door implements TimerHandler {
   }
 
   #accept(fd: number): void {
-    const socketAddress = peerAddress(fd);
+    const { calls } = this.#engine.loop;
+    const socketAddress = calls.peerAddress(fd);
     const address = socketAddress === null ? "an unknown address" : formatSocketAddress(socketAddress);
     const reception = this.#admission.receive(socketAddress, this.#engine.now);
     if (reception.kind !== "stranger") {
@@ -167,14 +166,14 @@ export class Door implements TimerHandler {
       this.#watch();
     }
     if (reception.kind === "closed") {
-      close(fd);
+      calls.close(fd);
       return;
     }
-    setNoDelay(fd);
+    calls.setNoDelay(fd);
     const visitor = new Visitor(this, this.#engine, socketAddress, address, reception.kind);
     const stream = this.#engine.streams.open(fd, visitor);
     if (stream === null) {
-      close(fd);
+      calls.close(fd);
       this.#admission.gone(reception.kind, socketAddress);
       this.#admission.log(`Refused ${address}: the door has no room for one more connection`, this.#engine.now);
       return;

@@ -29,6 +29,9 @@ const recordSchema = v.object({
   session: v.union([v.literal(""), hex16]),
 });
 
+/** Where an exporter's records are. */
+export type DiskRecords = Pick<StateDirectory, "load" | "save">;
+
 /** The records of one exporter. Blocking: used by the door, never by a data-path thread. */
 export class StateDirectory {
   readonly #path: string;

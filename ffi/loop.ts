@@ -8,6 +8,7 @@
  *
  * @module
  */
+import type { Calls } from "./calls.ts";
 
 /** Receives the completions of one kind of operation. A handler never throws for an error of the system. */
 export interface CompletionHandler {
@@ -23,6 +24,9 @@ export interface CompletionHandler {
 export interface Loop {
   /** Which of the two loops this is. */
   readonly name: "uring" | "poll";
+
+  /** What is done with its descriptors beside its operations. */
+  readonly calls: Calls;
 
   /**
    * Is added to every address that an operation is given: 0 at first, so that addresses are absolute. An engine sets it

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { kernelCalls } from "./calls.ts";
 import { monotonicMs } from "./clock.ts";
 import { addressOf, args, c, fadvise, fallocate, fdatasync, orErrno, pread, pwrite, pwritev2, setArg } from "./libc.ts";
 import { MessageFlag, PollEvent } from "./constants.ts";
@@ -66,6 +67,7 @@ export interface PollLoopOptions {
 /** The loop on ppoll(2). */
 export class PollLoop implements Loop {
   readonly name = "poll";
+  readonly calls = kernelCalls;
   base = 0;
   readonly #handlers: CompletionHandler[] = [];
   readonly #wait = new WaitArgument();

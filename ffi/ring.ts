@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { kernelCalls } from "./calls.ts";
 import { monotonicMs } from "./clock.ts";
 import { c, pread, pwrite } from "./libc.ts";
 import { MessageFlag, PollEvent, SocketType } from "./constants.ts";
@@ -74,6 +75,7 @@ export interface RingOptions {
 /** The loop on io_uring. The kernel must have it, see `uringAvailable`. */
 export class Ring implements Loop {
   readonly name = "uring";
+  readonly calls = kernelCalls;
   base = 0;
   readonly #uring: MappedUring;
   readonly #ring: Uint32Array<ArrayBuffer>;

@@ -15,7 +15,7 @@ import { type Geometry, RequestFlag } from "../../engine/block.ts";
 import type { Slots } from "../../engine/slots.ts";
 import { Advice, FallocateMode, Mapping, Protection, ReadWriteFlag, Seek } from "../../ffi/constants.ts";
 import { check, Errno } from "../../ffi/errno.ts";
-import { lseek, mmap, munmap } from "../../ffi/libc.ts";
+import { mmap } from "../../ffi/libc.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
 import { SlotDispatch } from "./dispatch.ts";
 import type { OpenedDisk } from "./disk.ts";
@@ -90,9 +90,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#dispatch = SlotDispatch.of(loop, slots.count);
     this.#sticky = new StickyFailure(stickyWord);
     this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
-    // Never written to, so all of it is the kernel's one page of zeroes.
-    const mapping = Mapping.PRIVATE | Mapping.ANONYMOUS;
-    this.#zeroAddress = check(mmap(ZERO_AREA_BYTES, Protection.READ, mapping, -1, 0), "map an area of zeroes");
+    this.#zeroAddress = zeroAddress();
     this.#phase = new Uint8Array(slots.count);
     this.#operation = new Uint8Array(slots.count);
     this.#flags = new Uint8Array(slots.count);
@@ -123,7 +121,6 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
 
   close(): void {
     this.#syncs.close();
-    munmap(this.#zeroAddress, ZERO_AREA_BYTES);
   }
 
   complete(slot: number, generation: number, result: number): void {
@@ -163,7 +160,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     let position = this.slots.offset[slot];
     const end = position + this.slots.length[slot];
     for (let count = 0; position < end && count < EXTENTS_MAX; count++) {
-      const found = lseek(this.#fd, position, Seek.DATA);
+      const found = this.#loop.calls.lseek(this.#fd, position, Seek.DATA);
       // ENXIO: nothing but a hole from here on. EINVAL: the file system does not know; then all is data.
       const data = found === -Errno.ENXIO ? end : found === -Errno.EINVAL ? position : found;
       if (data < 0) return data;
@@ -174,7 +171,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
         position = dataFrom;
         continue;
       }
-      const hole = lseek(this.#fd, position, Seek.HOLE);
+      const hole = this.#loop.calls.lseek(this.#fd, position, Seek.HOLE);
       const dataEnd = hole < 0 ? end : Math.min(end, Math.max(position + block, Math.ceil(hole / block) * block));
       this.addExtent(slot, dataEnd - position, 0);
       position = dataEnd;
@@ -415,4 +412,16 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#phase[slot] = Phase.IDLE;
     client.onComplete(slot, status);
   }
+}
+
+/** Where the thread's area of zeroes is, once one was needed. All its back-ends use it, and nobody writes to it. */
+let zeroArea = 0;
+
+/** The absolute address of {@link ZERO_AREA_BYTES} of zeroes. Never written to, so all of it is the kernel's one page. */
+function zeroAddress(): number {
+  if (zeroArea === 0) {
+    const mapping = Mapping.PRIVATE | Mapping.ANONYMOUS;
+    zeroArea = check(mmap(ZERO_AREA_BYTES, Protection.READ, mapping, -1, 0), "map an area of zeroes");
+  }
+  return zeroArea;
 }

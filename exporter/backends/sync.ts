@@ -4,8 +4,6 @@
  * @module
  */
 import { Errno } from "../../ffi/errno.ts";
-import { close, open } from "../../ffi/libc.ts";
-import { OpenFlag } from "../../ffi/constants.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
 import { SlotDispatch } from "./dispatch.ts";
 
@@ -85,7 +83,7 @@ export class SyncGroup implements CompletionHandler {
     this.#client = client;
     this.#next = new Int32Array(slotCount).fill(NONE);
     // Without /proc the disk's own description must do; then only flushes of other Workers could take an error away.
-    const own = open(`/proc/self/fd/${fd}`, OpenFlag.READ_ONLY);
+    const own = loop.calls.reopen(fd);
     this.#ownFd = own >= 0;
     this.#fd = this.#ownFd ? own : fd;
   }
@@ -121,7 +119,7 @@ export class SyncGroup implements CompletionHandler {
 
   /** Gives the description back. Nothing is under way. */
   close(): void {
-    if (this.#ownFd) close(this.#fd);
+    if (this.#ownFd) this.#loop.calls.close(this.#fd);
   }
 
   #start(): void {
