@@ -73,6 +73,8 @@ export interface DoorVisit {
   described?(description: Description): void;
   /** The connection is a lane: the answer is the session that goes on with it, or null to end it. */
   granted?(grant: Grant): GrantedLane | null;
+  /** The answer waits until the exporter has finished what was sent before: it is alive. */
+  fencing?(): void;
   /** The request was refused; the connection is to be ended, or another request made. */
   refused(status: number, text: string, current: Holder | null): void;
   /** There is no connection (any more), and it was not this side that ended it. `reason` is for people. */
@@ -231,6 +233,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   /** The exporter is alive, and ends what the present holder still does. */
   fencing(): void {
     this.#awaitAnswer();
+    this.#visit.fencing?.();
   }
 
   failed(text: string, status: number): void {

@@ -21,9 +21,11 @@ const Word = {
   LOST: 4,
   /** How many durability epochs there have been. */
   EPOCHS: 5,
+  /** How often the session was opened again. */
+  OPENINGS: 6,
   /** Guards the durability epoch, which is in the words from here on. */
-  LOCK: 6,
-  DURABILITY: 7,
+  LOCK: 7,
+  DURABILITY: 8,
 } as const;
 
 /** Bytes that a ledger needs. */
@@ -125,6 +127,16 @@ export class MutationLedger {
     }
     Atomics.store(this.#words, Word.LOCK, 0);
     return this.epochs;
+  }
+
+  /** How often the session was opened again: the exporter then knows nothing any more of what any lane has sent. */
+  get openings(): number {
+    return Atomics.load(this.#words, Word.OPENINGS);
+  }
+
+  /** Lane 0 has opened the session again. */
+  opened(): void {
+    Atomics.add(this.#words, Word.OPENINGS, 1);
   }
 
   /** Whether a lane owes a fence: no mutation is to be sent. */

@@ -1,40 +1,41 @@
 /**
- * A session at the client: a disk of another machine as a block device, over one of its lanes.
+ * A session at the client: a disk of another machine as a block device, over one of its lanes. Where it is patient, it
+ * outlives its connections: requests wait until there is one again.
  *
  * @module
  */
-import {
-  type BlockClient,
-  type BlockDevice,
-  EXTENT_BYTES,
-  type Geometry,
-  Operation,
-  PENDING,
-  RequestFlag,
-} from "../engine/block.ts";
+import type { BlockClient, BlockDevice, Geometry } from "../engine/block.ts";
 import { type Engine, Task } from "../engine/engine.ts";
-import { SLOT_PAYLOAD_BYTES, type Slots } from "../engine/slots.ts";
 import type { Stream, StreamOwner } from "../engine/stream.ts";
 import type { TimerHandler } from "../engine/timers.ts";
-import { TransmitArea, transmitSlots } from "../engine/transmit_area.ts";
 import { Errno, errnoMessage } from "../ffi/errno.ts";
-import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../protocol/client_lane.ts";
-import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec.ts";
+import type { ClientLaneHost } from "../protocol/client_lane.ts";
+import type { Handoff } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import type { Grant } from "../protocol/grant.ts";
-import { Cipher, writeUint64 } from "../protocol/wire.ts";
-import { canDo, geometryOf } from "./geometry.ts";
+import type { GrantedLane } from "./connector.ts";
+import type { LaneIo } from "./lane_io.ts";
 import { MutationLedger } from "./ledger.ts";
+import type { Overlaps } from "./overlap.ts";
+import type { Patience } from "./patience.ts";
+import { type ReconnectHost, Reconnector, type ReconnectPlan } from "./reconnect.ts";
+import { Requests } from "./requests.ts";
+import { isOtherInstance, type Objection, objectionToGrant, TAKEN_OVER } from "./resume.ts";
 
 /** How long the answer to CLOSE may take, in milliseconds: nothing executes any more, so it is a round trip. */
 const CLOSE_MS = 5000;
+/** How often the lane is looked after at least, in milliseconds. */
+const TICK_MS = 1000;
+/** And how often in the time after which a request is overdue. */
+const TICKS = 4;
+/** A connection that lives for so long was of use, in milliseconds, even if nobody asked for anything. */
+const PROVEN_MS = 5000;
+/**
+ * Where the kernel takes this long to accept bytes it has waited for the peer to take others: on a slow link that is all
+ * the life there is for a while. Bytes that it accepts at once tell nothing of the peer.
+ */
+const STALLED_MS = 200;
 
-if (CODEC_SCRATCH_BYTES + CLIENT_LANE_CONTROL_BYTES > SLOT_PAYLOAD_BYTES) {
-  throw new Error("A lane's own messages do not fit a slot");
-}
-
-/** No slot. */
-const NONE = -1;
 /** Of a message sent from the transmit area, and of the others. */
 const Token = { OTHER: 0, AREA: 1 } as const;
 /** What a timer is for. */
@@ -53,6 +54,12 @@ export interface SessionOwner {
   onShuttingDown(): void;
   /** The export has another size now, in bytes. */
   onResized(size: number): void;
+  /** The connection is lost, and is being made again; requests wait. `reason` as above. */
+  onAway?(reason: string): void;
+  /** There is a connection again, after so many milliseconds; so many requests that were under way are sent again. */
+  onBack?(awayMs: number, resent: number): void;
+  /** So many requests have failed, since there was no life for too long. */
+  onExpired?(count: number): void;
 }
 
 /** One of a session's lanes. */
@@ -61,71 +68,70 @@ export interface LanePlace {
   readonly lane: number;
   /** What of the session may be lost: one for all its lanes. */
   readonly ledger: MutationLedger;
+  /** Which mutations are under way, on all lanes; without it on this one. */
+  readonly overlaps?: Overlaps;
+  /** How it comes back when its connection is lost; without it the session ends then. */
+  readonly plan?: ReconnectPlan | null;
+}
+
+/** Where a lane is that has no connection. */
+export interface Away {
+  /** For how long, in milliseconds. */
+  readonly forMs: number;
+  /** In how many milliseconds the next try is made; 0 while there is one. */
+  readonly nextMs: number;
+  /** Why there is none, for people. */
+  readonly reason: string;
 }
 
 /**
  * A session over one lane. A request of a Worker's slot is sent from that slot and received straight into it; when every
- * slot of the lane is taken, or its payload credit is used up, the Worker's slot waits its turn.
+ * slot of the lane is taken, or its payload credit is used up, or there is no connection, it waits its turn. So it does
+ * while another mutation is under way that it overlaps.
  */
-export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, TimerHandler {
+export class ClientSession
+  implements BlockDevice, StreamOwner, ClientLaneHost, TimerHandler, ReconnectHost, GrantedLane {
   readonly geometry: Geometry;
-  /** As the exporter has granted it. */
-  readonly grant: Grant;
-  /** The longest READ or WRITE that is one request on the wire, in bytes; longer ones are sent in parts. */
-  readonly partBytes: number;
   readonly #engine: Engine;
-  /** The engine's, with each request's range. */
-  readonly #slots: Slots;
   readonly #owner: SessionOwner;
-  readonly #lane: ClientLane;
   readonly #laneNumber: number;
-  readonly #ledger: MutationLedger;
+  readonly #patience: Patience | null;
+  readonly #reconnector: Reconnector | null;
   /** The Worker's slot with the memory of the lane's own messages. */
   readonly #controlSlots: Uint32Array;
-  readonly #codecAt: number;
+  readonly #requests: Requests;
+  readonly #io: LaneIo;
   readonly #task = new Task(() => this.#goOn());
-  /** A request's or part's offset and length, on its way to the lane. */
-  readonly #range = new Float64Array(2);
-  /** Where payloads are encrypted to, with a cipher. */
-  #area: TransmitArea | null = null;
+  readonly #tickMs: number;
   #stream: Stream | null = null;
-  #ticking = false;
+  #isTicking = false;
   #isFenced = false;
   #isEnding = false;
   /** Why this side has dropped the connection, or null. */
   #dropped: string | null = null;
-  /** The errno of every request once the session is over, else 0. */
-  #failure = 0;
+  /** It was dropped for good. */
+  #isAborted = false;
   #failureText: string | null = null;
   #onLeft: ((clean: boolean) => void) | null = null;
   #leftCleanly = false;
   #closed = false;
 
-  // By the Worker's slot.
-  readonly #clients: (BlockClient | null)[];
-  readonly #operation: Uint8Array;
-  readonly #flags: Uint8Array;
-  /** How much of a READ or WRITE is not done, in bytes. */
-  readonly #left: Float64Array;
-  readonly #extentBytes: Uint32Array;
-  /** Of a FLUSH: what it covers. */
-  readonly #marks: Int32Array;
-
-  // By the lane's slot.
-  /** The Worker's slot that it serves, or {@link NONE}. */
-  readonly #slotOf: Int32Array;
-  readonly #free: Uint16Array;
-  #freeCount: number;
-
-  /** The Worker's slots that wait for a slot or credit of the lane: a ring, in order. */
-  readonly #waiting: Uint32Array;
-  #waitingHead = 0;
-  #waitingCount = 0;
+  /** When something was heard of the exporter last; in the engine's milliseconds, as all moments. */
+  #lifeMs: number;
+  #connectedMs = 0;
+  /** When the connection was lost; -1 while there is one, and before the first. */
+  #awayMs = -1;
+  #awayReason = "";
+  /** How many requests are to be sent again. */
+  #resent = 0;
+  /** Frames that the kernel has not taken, and since when it is about the first of them. */
+  #unsent = 0;
+  #unsentMs = 0;
 
   /**
    * @param controlSlots one slot of the Worker, which is the session's until {@link close}
    * @param owner is told of the session's end
-   * @param place which lane it is; without it the only one
+   * @param place which lane it is; without it the only one, which ends with its connection
    */
   constructor(
     engine: Engine,
@@ -134,48 +140,46 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
     owner: SessionOwner,
     place: LanePlace = { lane: 0, ledger: new MutationLedger() },
   ) {
+    const { plan = null } = place;
+    const patience = plan === null ? null : plan.patience;
     this.#engine = engine;
-    this.#slots = engine.slots;
     this.#owner = owner;
     this.#controlSlots = controlSlots;
-    this.#codecAt = engine.slots.payloadAt(controlSlots[0]);
     this.#laneNumber = place.lane;
-    this.#ledger = place.ledger;
-    this.grant = grant;
-    this.geometry = geometryOf(grant);
-    const most = Math.min(grant.maxPayload, SLOT_PAYLOAD_BYTES);
-    this.partBytes = most - most % grant.logicalBlock;
-    this.#lane = new ClientLane(engine.arena, {
-      lane: place.lane,
-      depth: grant.slots,
-      // What a slot has no room for is refused as a protocol error, should an exporter send more than was wished for.
-      maxPayload: most,
-      controlAt: this.#codecAt + CODEC_SCRATCH_BYTES,
-      payloadBytes: grant.payloadBytes,
-      logicalBlock: grant.logicalBlock,
-    }, this);
-    const count = engine.slots.count;
-    this.#clients = new Array<BlockClient | null>(count).fill(null);
-    this.#operation = new Uint8Array(count);
-    this.#flags = new Uint8Array(count);
-    this.#left = new Float64Array(count);
-    this.#extentBytes = new Uint32Array(count);
-    this.#marks = new Int32Array(count);
-    this.#waiting = new Uint32Array(count);
-    this.#slotOf = new Int32Array(grant.slots).fill(NONE);
-    this.#free = new Uint16Array(grant.slots);
-    for (let i = 0; i < grant.slots; i++) this.#free[i] = grant.slots - 1 - i;
-    this.#freeCount = grant.slots;
+    this.#patience = patience;
+    this.#reconnector = plan === null ? null : new Reconnector(plan, this);
+    this.#tickMs = patience === null ? TICK_MS : Math.max(1, Math.min(TICK_MS, patience.resendMs / TICKS));
+    this.#requests = new Requests(engine, { ...place, patience, controlSlot: controlSlots[0] }, grant, this);
+    this.#io = this.#requests.io;
+    this.geometry = this.#requests.geometry;
+    this.#lifeMs = engine.now;
   }
 
-  /** Requests that await their reply, those included that wait to be sent. */
+  /** As the exporter has granted it last. */
+  get grant(): Grant {
+    return this.#requests.grant;
+  }
+
+  /** The longest READ or WRITE that is one request on the wire, in bytes; longer ones are sent in parts. */
+  get partBytes(): number {
+    return this.#io.partBytes;
+  }
+
+  /** Requests that have not ended, those included that wait to be sent. */
   get inFlight(): number {
-    return this.grant.slots - this.#freeCount + this.#waitingCount;
+    return this.#requests.count;
   }
 
-  /** Whether requests can succeed. */
+  /** Whether requests can succeed at once. */
   get isConnected(): boolean {
-    return this.#stream !== null && this.#failure === 0;
+    return this.#stream !== null && this.#requests.failure === 0;
+  }
+
+  /** Where the lane is, if it has no connection and is coming back; else null. */
+  get away(): Away | null {
+    if (this.#awayMs < 0 || this.#requests.failure !== 0) return null;
+    const { nextMs, reason } = this.#reconnector!;
+    return { forMs: this.#engine.now - this.#awayMs, nextMs, reason: reason ?? this.#awayReason };
   }
 
   /** Why every request fails, or null. */
@@ -184,50 +188,36 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   }
 
   /**
-   * Begins on the connection that the session was granted on. From now on the stream's events are to be given to the
-   * session. To be called from within the machine's `granted`. With a cipher it takes `transmitSlots` of the Worker's
-   * slots; without them it is lost.
+   * Begins on the connection that the session was granted on, or granted again. From now on the stream's events are to be
+   * given to the session. To be called from within the machine's `granted`. With a cipher it takes `transmitSlots` of the
+   * Worker's slots; without them it is lost.
    */
   connect(stream: Stream, handoff: Handoff): void {
-    const { arena, cryptography, timers } = this.#engine;
+    const { now } = this.#engine;
+    const awayMs = this.#awayMs < 0 ? -1 : now - this.#awayMs;
     this.#stream = stream;
-    if (handoff.cipher !== Cipher.NONE) {
-      const reserved = this.#slots.reserve(transmitSlots(this.grant.slots));
-      if (reserved === null) {
-        this.abort("there is no memory to encrypt in");
-        return;
-      }
-      this.#area = new TransmitArea(this.#slots, reserved);
+    this.#awayMs = -1;
+    this.#connectedMs = now;
+    this.#lifeMs = now;
+    this.#isEnding = false;
+    this.#dropped = null;
+    this.#unsent = 0;
+    if (!this.#io.connect(handoff)) {
+      this.abort("there is no memory to encrypt in");
+      return;
     }
-    const codec = new FrameCodec(arena, cryptography, this.#codecAt, handoff);
-    this.#lane.connect(codec, timers.now(), this.#area);
-    stream.start(this.#lane);
+    this.#requests.resume();
+    this.#io.listen(stream);
+    if (awayMs >= 0) this.#owner.onBack?.(awayMs, this.#resent);
     this.#tick();
   }
 
   submit(slot: number, operation: number, flags: number, client: BlockClient): number {
-    if (this.#clients[slot] !== null) throw new Error(`Slot ${slot} has a request already`);
-    if (this.#failure !== 0) {
-      this.#noteFailure(operation, this.#failure);
-      return this.#failure;
-    }
-    // The wire has no empty range; it is done already.
-    if (this.#slots.length[slot] === 0 && operation !== Operation.FLUSH) return 0;
-    if (!canDo(this.grant.features, operation)) return this.#answerWithout(slot, operation);
-    this.#clients[slot] = client;
-    this.#operation[slot] = operation;
-    this.#flags[slot] = flags;
-    this.#left[slot] = this.#slots.length[slot];
-    // Whoever has waited longer goes first.
-    if (this.#waitingCount > 0 || !this.#start(slot)) {
-      this.#waiting[(this.#waitingHead + this.#waitingCount) % this.#waiting.length] = slot;
-      this.#waitingCount++;
-    }
-    return PENDING;
+    return this.#requests.submit(slot, operation, flags, client);
   }
 
   extentBytes(slot: number): number {
-    return this.#extentBytes[slot];
+    return this.#requests.extentBytes(slot);
   }
 
   /**
@@ -239,37 +229,69 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
    */
   leave(onLeft: (clean: boolean) => void): void {
     if (this.inFlight > 0) throw new Error("Cannot leave: requests are under way");
+    this.#requests.failure = -Errno.EIO;
+    this.#reconnector?.stop();
     if (this.#stream === null) {
       onLeft(false);
       return;
     }
     this.#onLeft = onLeft;
-    this.#failure = -Errno.EIO;
-    if (this.#stream.isOpen && this.#laneNumber === 0) this.#lane.close();
+    if (this.#stream.isOpen && this.#laneNumber === 0) this.#io.close();
     this.#engine.timers.schedule(this, Timer.CLOSE, this.#engine.now + CLOSE_MS);
   }
 
   /**
-   * Drops the connection: what is under way fails, and `onLost` follows.
+   * Drops the connection for good: what is under way fails, and `onLost` follows.
    *
    * @param reason for people, without a capital or a full stop
    */
   abort(reason = "this side has dropped the connection"): void {
-    this.#dropped ??= reason;
-    this.#stream?.close();
+    this.#isAborted = true;
+    if (this.#stream !== null) this.#drop(reason);
+    else if (this.#awayMs >= 0) this.#end({ errno: -Errno.EIO, reason });
   }
 
   /** Gives back what the session holds; after {@link leave}, or when it is lost. A connection that is left is dropped. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#reconnector?.stop();
     if (this.#stream !== null) this.#stream.close();
     else this.#release();
+  }
+
+  // The way back.
+
+  get mustBeFresh(): boolean {
+    return this.#requests.mustBeFresh;
+  }
+
+  granted(grant: Grant, isClean: boolean, isOpened: boolean): GrantedLane | null {
+    const before = this.grant;
+    const objection = objectionToGrant(before, grant);
+    if (objection !== null) {
+      this.#end(objection);
+      return null;
+    }
+    this.#resent = this.#requests.sentCount;
+    this.#requests.granted(grant, isClean || isOtherInstance(before, grant), isOpened);
+    if (grant.size !== before.size) this.#owner.onResized(grant.size);
+    return this;
+  }
+
+  /** The exporter is alive, and finishes what was sent on the connection before. */
+  fencing(): void {
+    this.#lifeMs = this.#engine.now;
+  }
+
+  refused(objection: Objection): void {
+    this.#end(objection);
   }
 
   // The lane's host.
 
   transmit(at: number, bytes: number, takesRoom: boolean): void {
+    if (this.#unsent++ === 0) this.#unsentMs = this.#engine.now;
     this.#stream!.transmit(at, bytes, takesRoom ? Token.AREA : Token.OTHER);
   }
 
@@ -282,23 +304,13 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   }
 
   completed(laneSlot: number, status: number, payloadBytes: number): void {
-    const slot = this.#slotOf[laneSlot];
-    const operation = this.#operation[slot];
-    if (operation === Operation.READ || operation === Operation.WRITE) {
-      this.#left[slot] -= this.#partOf(slot);
-      // The next part is no longer than this one was: its credit is there.
-      if (status === 0 && this.#left[slot] > 0 && this.#failure === 0) {
-        this.#send(laneSlot, slot);
-        return;
-      }
-    } else {
-      this.#extentBytes[slot] = payloadBytes;
+    if (!this.#requests.completed(laneSlot, status, payloadBytes)) this.#drop("the exporter has lost what it had");
+  }
+
+  probed(laneSlot: number, state: number): void {
+    if (!this.#io.probed(laneSlot, state)) {
+      this.#drop("the exporter does not answer a request, and does not execute it");
     }
-    if (status === 0) this.#note(slot, operation);
-    this.#slotOf[laneSlot] = NONE;
-    this.#free[this.#freeCount++] = laneSlot;
-    this.#startWaiting();
-    this.#complete(slot, status);
   }
 
   resized(size: number): void {
@@ -307,6 +319,8 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
 
   shuttingDown(): void {
     this.#isEnding = true;
+    // What waits has a chance with the next one.
+    if (this.#reconnector !== null) this.#requests.pause();
     this.#owner.onShuttingDown();
   }
 
@@ -321,21 +335,25 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   // The stream's owner.
 
   onHeard(): void {
-    this.#lane.heard(this.#engine.now);
+    this.#live(this.#engine.now);
   }
 
-  /** The kernel has taken bytes: on a slow link that is all the life there is for a while. */
   onSent(_stream: Stream, token: number): void {
-    this.#lane.heard(this.#engine.now);
-    if (token === Token.AREA) this.#lane.sent();
+    const { now } = this.#engine;
+    this.#unsent--;
+    if (now - this.#unsentMs >= STALLED_MS) this.#live(now);
+    this.#unsentMs = now;
+    if (token === Token.AREA) this.#io.sent();
   }
 
   onDrained(): void {}
 
   onClosed(_stream: Stream, errno: number): void {
+    const { now } = this.#engine;
     const reason = this.#reasonOf(errno);
     this.#stream = null;
-    this.#lane.disconnect();
+    this.#requests.pause();
+    this.#io.disconnect();
     if (this.#closed) this.#release();
     const onLeft = this.#onLeft;
     if (onLeft !== null) {
@@ -343,15 +361,18 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
       onLeft(this.#leftCleanly);
       return;
     }
-    this.#failure = this.#isFenced ? -Errno.ESTALE : -Errno.EIO;
-    this.#failureText = reason;
-    this.#failAll();
-    this.#owner.onLost(reason);
+    if (this.#isFenced) return this.#end(TAKEN_OVER);
+    if (this.#closed || this.#isAborted || this.#reconnector === null) return this.#end({ errno: -Errno.EIO, reason });
+    this.#awayMs = now;
+    this.#awayReason = reason;
+    this.#reconnector.start(this.#requests.hasReplies || now - this.#connectedMs >= PROVEN_MS);
+    this.#owner.onAway?.(reason);
+    this.#tick();
   }
 
   expire(tag: number): void {
     if (tag === Timer.TICK) {
-      this.#ticking = false;
+      this.#isTicking = false;
       this.#tick();
     } else if (this.#onLeft !== null) {
       this.#stream?.close();
@@ -361,140 +382,60 @@ export class ClientSession implements BlockDevice, StreamOwner, ClientLaneHost, 
   /** What the lane has not done in the turn before. */
   #goOn(): void {
     if (this.#stream === null) return;
-    this.#lane.run();
+    this.#io.run();
     this.#stream.resume();
   }
 
+  #live(now: number): void {
+    this.#lifeMs = now;
+    this.#io.heard(now);
+  }
+
+  #drop(reason: string): void {
+    this.#dropped ??= reason;
+    this.#requests.pause();
+    this.#stream?.close();
+  }
+
   #release(): void {
-    this.#slots.release(this.#controlSlots);
-    if (this.#area !== null) this.#slots.release(this.#area.slots);
+    this.#engine.slots.release(this.#controlSlots);
+    this.#io.release();
   }
 
+  /** Looks after the lane: whether there is life, what is overdue, and what has expired. */
   #tick(): void {
-    if (this.#stream === null || this.#ticking) return;
-    const waitMs = this.#lane.tick(this.#engine.now);
-    if (this.#lane.error !== 0) {
-      this.#stream.close();
-      return;
+    if (this.#isTicking || this.#requests.failure !== 0) return;
+    const { now, timers } = this.#engine;
+    let waitMs = this.#tickMs;
+    if (this.#stream !== null) {
+      waitMs = Math.min(waitMs, this.#io.tick(now));
+      if (this.#io.error !== 0) {
+        this.#drop(protocolErrorText(this.#io.error));
+        return;
+      }
+      if (this.#patience !== null) this.#io.askAfter(now, this.#patience.resendMs);
     }
-    if (waitMs === Infinity) return;
-    this.#ticking = true;
-    this.#engine.timers.schedule(this, Timer.TICK, this.#engine.now + waitMs);
+    const expired = this.#requests.expireOld(this.#stream === null ? this.#lifeMs : now);
+    if (expired > 0) this.#owner.onExpired?.(expired);
+    this.#isTicking = true;
+    timers.schedule(this, Timer.TICK, now + waitMs);
   }
 
-  /** Sends the request of a Worker's slot, if the lane has a slot and credit for it. */
-  #start(slot: number): boolean {
-    if (this.#freeCount === 0) return false;
-    const operation = this.#operation[slot];
-    const takesCredit = operation === Operation.READ || operation === Operation.WRITE;
-    if (takesCredit && this.#partOf(slot) > this.#lane.creditBytes) return false;
-    const laneSlot = this.#free[--this.#freeCount];
-    this.#slotOf[laneSlot] = slot;
-    this.#send(laneSlot, slot);
-    return true;
-  }
-
-  #startWaiting(): void {
-    while (this.#waitingCount > 0 && this.#failure === 0) {
-      if (!this.#start(this.#waiting[this.#waitingHead])) return;
-      this.#waitingHead = (this.#waitingHead + 1) % this.#waiting.length;
-      this.#waitingCount--;
-    }
-  }
-
-  /** The length of a READ's or WRITE's present part, in bytes. */
-  #partOf(slot: number): number {
-    const left = this.#left[slot];
-    return left < this.partBytes ? left : this.partBytes;
-  }
-
-  /**
-   * Sends a request or its present part. The lane writes a part's prefix right before its payload, over what the slot
-   * has there: so a WRITE goes from the first part to the last, and a READ from the last to the first.
-   */
-  #send(laneSlot: number, slot: number): void {
-    const slots = this.#slots;
-    const operation = this.#operation[slot];
-    const flags = this.#flags[slot];
-    const range = this.#range;
-    range[0] = slots.offset[slot];
-    range[1] = slots.length[slot];
-    let skip = 0;
-    if (operation === Operation.FLUSH) {
-      this.#marks[slot] = this.#ledger.mark();
-      range.fill(0);
-    } else if (operation === Operation.READ || operation === Operation.WRITE) {
-      const part = this.#partOf(slot);
-      const left = this.#left[slot];
-      skip = operation === Operation.WRITE ? slots.length[slot] - left : left - part;
-      range[0] += skip;
-      range[1] = part;
-    }
-    this.#lane.request(laneSlot, slots.payloadAt(slot) + skip, operation, range, flags);
-  }
-
-  /** Keeps account of a request that has succeeded. */
-  #note(slot: number, operation: number): void {
-    if (operation === Operation.FLUSH) this.#ledger.cover(this.#marks[slot]);
-    else if (this.#mayLose(slot, operation)) this.#ledger.acknowledge();
-  }
-
-  /** Whether what was acknowledged is on stable storage only after a FLUSH. */
-  #mayLose(slot: number, operation: number): boolean {
-    return this.geometry.volatileCache && isMutation(operation) && (this.#flags[slot] & RequestFlag.FUA) === 0;
-  }
-
-  /** Keeps account of a request that has failed, unless whoever asked does the same in another way. */
-  #noteFailure(operation: number, status: number): void {
-    if (isMutation(operation) && status !== -Errno.EOPNOTSUPP) this.#ledger.fail();
-  }
-
-  #complete(slot: number, status: number): void {
-    const client = this.#clients[slot]!;
-    if (status < 0) this.#noteFailure(this.#operation[slot], status);
-    // Before the call, from within which the slot may be used again.
-    this.#clients[slot] = null;
-    client.onComplete(slot, status);
-  }
-
-  /** Fails what is under way, then what waits. Each is forgotten before its client hears of it. */
-  #failAll(): void {
-    for (let laneSlot = 0; laneSlot < this.#slotOf.length; laneSlot++) {
-      const slot = this.#slotOf[laneSlot];
-      if (slot === NONE) continue;
-      this.#slotOf[laneSlot] = NONE;
-      this.#free[this.#freeCount++] = laneSlot;
-      this.#complete(slot, this.#failure);
-    }
-    while (this.#waitingCount > 0) {
-      const slot = this.#waiting[this.#waitingHead];
-      this.#waitingHead = (this.#waitingHead + 1) % this.#waiting.length;
-      this.#waitingCount--;
-      this.#complete(slot, this.#failure);
-    }
-  }
-
-  /** The answer to what the export cannot do: advice is not taken, and where nothing is known of a range, it is data. */
-  #answerWithout(slot: number, operation: number): number {
-    if (operation === Operation.CACHE) return 0;
-    if (operation !== Operation.BLOCK_STATUS) return -Errno.EOPNOTSUPP;
-    const at = this.#slots.payloadAt(slot);
-    this.#engine.arena.bytes.fill(0, at, at + EXTENT_BYTES);
-    writeUint64(this.#engine.arena.view, at, this.#slots.length[slot]);
-    this.#extentBytes[slot] = EXTENT_BYTES;
-    return 0;
+  /** The session is over. */
+  #end({ errno, reason }: Objection): void {
+    if (this.#requests.failure !== 0) return;
+    this.#reconnector?.stop();
+    this.#awayMs = -1;
+    this.#failureText = reason;
+    this.#requests.failAll(errno);
+    this.#owner.onLost(reason);
   }
 
   #reasonOf(errno: number): string {
-    if (this.#isFenced) return "another client has taken over the export";
-    if (this.#lane.error !== 0) return `the connection was dropped: ${protocolErrorText(this.#lane.error)}`;
+    if (this.#io.error !== 0) return `the connection was dropped: ${protocolErrorText(this.#io.error)}`;
     if (this.#dropped !== null) return this.#dropped;
     if (this.#isEnding) return "the exporter was stopped";
     if (errno !== 0) return `the connection was lost: ${errnoMessage(errno)}`;
     return "the exporter closed the connection";
   }
-}
-
-function isMutation(operation: number): boolean {
-  return operation === Operation.WRITE || operation === Operation.WRITE_ZEROES || operation === Operation.DISCARD;
 }

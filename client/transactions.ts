@@ -175,6 +175,15 @@ export class Transactions {
     return this.#where((slot) => isMutation(this.operation[slot]) || this.operation[slot] === Operation.FLUSH);
   }
 
+  /**
+   * Whether a WRITE was done in part.
+   *
+   * @param length of each slot's request, in bytes
+   */
+  hasPartialWrite(length: Float64Array): boolean {
+    return this.#where((slot) => this.operation[slot] === Operation.WRITE && this.left[slot] < length[slot]).length > 0;
+  }
+
   /** All of them, in the order in which they were submitted. */
   all(): number[] {
     return this.#where(() => true);

@@ -1,6 +1,7 @@
 /**
  * The client's side of a lane: requests go out in slots, replies come back in any order (SPEC.md, sections 5 and 7). A
- * lane outlives its connections: what awaits its reply when one is lost is sent again on the next.
+ * lane outlives its connections: what awaits its reply when one is lost is sent again on the next. Where the exporter has
+ * no slot table of it any more (it was joined fresh, or the session opened at another instance) another lane begins.
  *
  * @module
  */
@@ -200,15 +201,6 @@ export class ClientLane implements StreamConsumer {
   /** What `host.transmit` was told to report is sent. */
   sent(): void {
     this.#sender.sent();
-  }
-
-  /**
-   * Begins every slot's sequence anew: the exporter has no slot table of this lane any more (it was joined fresh, or the
-   * session opened at another instance). What is busy becomes the first request of its slot. Between two connections.
-   */
-  clear(): void {
-    assert(this.#codec === null, "slots are cleared between connections");
-    for (let i = 0; i < this.depth; i++) this.#sequence[i] = this.#state[i] === SlotState.FREE ? 0 : 1;
   }
 
   /** Whether the slot has a request that awaits its reply. */
