@@ -1,0 +1,181 @@
+/**
+ * What an application has of the exporter's disk: block devices, one a lane, over whatever session is under test.
+ *
+ * @module
+ */
+import type { BlockDevice } from "../../engine/block.ts";
+import type { Random } from "../../engine/random.ts";
+import type { SocketAddress } from "../../ffi/sockaddr.ts";
+import type { Connector } from "../../client/connector.ts";
+import { LEDGER_BYTES } from "../../client/ledger.ts";
+import { joinLane, type OpenedSession, type Opening, type OpenOptions, openSession } from "../../client/open.ts";
+import type { ClientSession, SessionOwner } from "../../client/session.ts";
+import { EXPORT_NAME, EXPORTER_HOST, EXPORTER_PORT } from "./exporter_machine.ts";
+import type { SimThread } from "./kernel.ts";
+import type { World } from "./world.ts";
+
+/** Where an attachment lives. */
+export interface AttachmentHost {
+  readonly world: World;
+  readonly thread: SimThread;
+  readonly connector: Connector;
+}
+
+/** What is to be attached, and how. */
+export interface AttachmentWish {
+  /** Names the session to the checker. */
+  readonly writer: number;
+  /** Its id: 16 bytes. */
+  readonly session: Uint8Array;
+  readonly readOnly: boolean;
+  readonly steal: boolean;
+  /** Of each lane. */
+  readonly depth: number;
+  readonly lanes: number;
+  /** The client's name. */
+  readonly holder: string;
+}
+
+/** Whoever wanted it. */
+export interface AttachmentOwner {
+  /** Requests can be submitted from now on. Called once, if at all. */
+  attached(lanes: readonly BlockDevice[]): void;
+  /** It is over, and all requests have ended before. Called once. */
+  lost(reason: string): void;
+}
+
+/** A session, seen from the application. */
+export interface Attachment {
+  /**
+   * Whether a request of this lane that fails now may still land, because the session is over and nobody knows what became
+   * of its requests.
+   */
+  isLost(lane: number): boolean;
+  /** Whether mutations that overlap may be submitted at the same time. */
+  readonly takesOverlaps: boolean;
+  /** Has something happen that a client may do: loses a connection and comes back, for example. */
+  disturb(random: Random): void;
+  /** Ends it, cleanly if possible. No request is under way. {@link AttachmentOwner.lost} follows. */
+  leave(): void;
+}
+
+/** Makes an attachment of one kind. */
+export type AttachmentMaker = (host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner) => Attachment;
+
+const ADDRESS: SocketAddress = { family: "ipv4", host: EXPORTER_HOST, port: EXPORTER_PORT };
+
+/** Where the exporter is. */
+export function targetOf(world: World) {
+  return {
+    where: `${EXPORTER_HOST}:${EXPORTER_PORT}`,
+    addresses: [ADDRESS],
+    digests: [world.scenario.digest],
+  };
+}
+
+/** The client's present session: it ends with its first lost connection. */
+export class PlainAttachment implements Attachment, SessionOwner {
+  readonly takesOverlaps = true;
+  readonly #host: AttachmentHost;
+  readonly #wish: AttachmentWish;
+  readonly #owner: AttachmentOwner;
+  readonly #options: OpenOptions & { readonly session: Uint8Array };
+  readonly #sessions: ClientSession[] = [];
+  readonly #openings = new Set<Opening>();
+  #left = 0;
+  #isOver = false;
+
+  constructor(host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner) {
+    this.#host = host;
+    this.#wish = wish;
+    this.#owner = owner;
+    this.#options = {
+      target: targetOf(host.world),
+      name: EXPORT_NAME,
+      readOnly: wish.readOnly,
+      steal: wish.steal,
+      depth: wish.depth,
+      holder: wish.holder,
+      lanes: wish.lanes,
+      session: wish.session,
+      ledger: new SharedArrayBuffer(LEDGER_BYTES),
+    };
+    this.#enter(0);
+  }
+
+  isLost(lane: number): boolean {
+    return this.#isOver || this.#sessions[lane].failure !== null;
+  }
+
+  disturb(random: Random): void {
+    if (this.#sessions.length > 0) this.#sessions[random.below(this.#sessions.length)].abort();
+  }
+
+  leave(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#left = this.#sessions.length;
+    for (const session of this.#sessions) {
+      session.leave(() => {
+        session.close();
+        if (--this.#left === 0) this.#owner.lost("left");
+      });
+    }
+  }
+
+  onLost(reason: string): void {
+    this.#end(reason);
+  }
+
+  onShuttingDown(): void {}
+
+  onResized(): void {}
+
+  #enter(lane: number): void {
+    const { connector } = this.#host;
+    const opened = (result: OpenedSession) => {
+      this.#openings.delete(opening);
+      this.#opened(lane, result.session);
+    };
+    const failed = (reason: string) => {
+      this.#openings.delete(opening);
+      this.#end(reason);
+    };
+    const opening: Opening = lane === 0
+      ? openSession(connector, this.#options, this, opened, failed)
+      : joinLane(connector, this.#options, lane, this, opened, failed);
+    this.#openings.add(opening);
+  }
+
+  #opened(lane: number, session: ClientSession): void {
+    this.#sessions[lane] = session;
+    if (this.#isOver) {
+      session.close();
+      return;
+    }
+    if (lane === 0 && !this.#wish.readOnly) this.#host.world.checker.granted(this.#wish.writer);
+    if (session.failure !== null) return;
+    const lanes = Math.min(this.#wish.lanes, this.#sessions[0].grant.lanes);
+    if (lane + 1 < lanes) this.#enter(lane + 1);
+    else this.#owner.attached(this.#sessions);
+  }
+
+  /** One lane is lost: so are the others. */
+  #end(reason: string): void {
+    if (this.#isOver) {
+      this.#settle(reason);
+      return;
+    }
+    this.#isOver = true;
+    for (const opening of this.#openings) opening.cancel();
+    for (const session of this.#sessions) if (session.failure === null) session.abort();
+    this.#settle(reason);
+  }
+
+  #settle(reason: string): void {
+    if (this.#left > 0 || this.#sessions.some((session) => session.failure === null)) return;
+    this.#left = Infinity;
+    for (const session of this.#sessions) session.close();
+    this.#owner.lost(reason);
+  }
+}

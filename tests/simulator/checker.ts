@@ -1,0 +1,294 @@
+/**
+ * What the disk may hold. The checker keeps every legal value of every block, and finds fault with what is read.
+ *
+ * A value is the number of the mutation that wrote it; 0 is zeroes. A mutation is *pending* from its submission until it
+ * is acknowledged, has failed, or is known never to land any more (*settled*): as long as it is pending it may land at any
+ * moment. An acknowledged one replaces everything that had ended before it began. What is replaced may come back when the
+ * exporter's machine crashes, until a FLUSH that was sent after the replacement's acknowledgement has succeeded.
+ *
+ * @module
+ */
+
+/** Bytes of a block. */
+export const BLOCK_BYTES = 512;
+const BLOCK_WORDS = BLOCK_BYTES / 4;
+
+/** What the world's rules forbid has happened. */
+export class Violation extends Error {
+  override readonly name = "Violation";
+}
+
+/** One WRITE, WRITE_ZEROES or DISCARD. */
+export interface Mutation {
+  /** What it writes. */
+  readonly value: number;
+  readonly first: number;
+  readonly blocks: number;
+  /** Who has asked: names the session, and the client's process with it. */
+  readonly writer: number;
+  readonly fua: boolean;
+  /** A DISCARD, which may leave everything as it is. */
+  readonly optional: boolean;
+  readonly startedAt: number;
+  /** It cannot land any more, except in what it has written already. */
+  isOver: boolean;
+}
+
+/** A read that is under way. */
+export interface Reading {
+  readonly first: number;
+  readonly blocks: number;
+  readonly startedAt: number;
+}
+
+interface Value {
+  readonly value: number;
+  /** When its mutation ended. */
+  readonly endedAt: number;
+}
+
+interface OldValue extends Value {
+  /** When an acknowledged mutation had replaced it: Infinity while none has for certain. */
+  replacedAt: number;
+}
+
+class Block {
+  /** What it may hold, beside what is pending. */
+  values: Value[] = [{ value: 0, endedAt: 0 }];
+  /** What it held and may hold again after a crash. */
+  old: OldValue[] = [];
+  /** What it held since the first of the present reads began. */
+  recent: { readonly value: number; readonly replacedAt: number }[] = [];
+  readonly pending: Mutation[] = [];
+  readers = 0;
+}
+
+/** The legal values of one disk. */
+export class Checker {
+  readonly #blocks: Block[];
+  #moment = 1;
+  #nextValue = 1;
+  #crashedAt = 0;
+  /** Writers that another has taken over from. */
+  readonly #superseded = new Set<number>();
+  readonly #pending = new Set<Mutation>();
+  /** Whoever was granted the disk. */
+  readonly #writers = new Set<number>();
+
+  /** @param blocks the disk's size */
+  constructor(blocks: number) {
+    this.#blocks = Array.from({ length: blocks }, () => new Block());
+  }
+
+  /** How many mutations may still land. */
+  get pendingCount(): number {
+    return this.#pending.size;
+  }
+
+  /** Fills blocks with what a mutation writes. */
+  static fill(words: Uint32Array, at: number, { value, first, blocks }: Mutation): void {
+    for (let i = 0; i < blocks; i++) {
+      const from = at / 4 + i * BLOCK_WORDS;
+      words[from] = value;
+      words[from + 1] = first + i;
+      for (let word = 2; word < BLOCK_WORDS; word++) words[from + word] = wordOf(value, first + i, word);
+    }
+  }
+
+  /** A mutation is submitted. */
+  begin(
+    first: number,
+    blocks: number,
+    writer: number,
+    { zeroes = false, optional = false, fua = false } = {},
+  ): Mutation {
+    const value = zeroes || optional ? 0 : this.#nextValue++;
+    const startedAt = this.#moment++;
+    // Whoever was taken over from is not to change anything any more.
+    const isOver = this.#superseded.has(writer);
+    const mutation: Mutation = { value, first, blocks, writer, fua, optional, startedAt, isOver };
+    if (isOver) return mutation;
+    this.#pending.add(mutation);
+    for (let i = 0; i < blocks; i++) this.#blocks[first + i].pending.push(mutation);
+    return mutation;
+  }
+
+  /** A mutation was acknowledged. */
+  acknowledge(mutation: Mutation): void {
+    if (mutation.isOver) return;
+    const { value, first, blocks, startedAt, optional, fua } = mutation;
+    // Its acknowledgement may be from before the crash, in which it may be lost.
+    if (startedAt < this.#crashedAt && !fua) return this.settle(mutation);
+    const now = this.#end(mutation);
+    for (let i = first; i < first + blocks; i++) {
+      const block = this.#blocks[i];
+      if (optional) {
+        block.values.push({ value, endedAt: now });
+        continue;
+      }
+      const kept: Value[] = [];
+      for (const one of block.values) {
+        if (one.endedAt > startedAt) {
+          kept.push(one);
+          continue;
+        }
+        if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now });
+        if (!fua) block.old.push({ ...one, replacedAt: now });
+      }
+      kept.push({ value, endedAt: now });
+      block.values = kept;
+      if (block.old.length === 0) continue;
+      if (fua) block.old = block.old.filter((one) => one.endedAt > startedAt);
+      else for (const one of block.old) if (one.endedAt < startedAt && one.replacedAt > now) one.replacedAt = now;
+    }
+  }
+
+  /** A mutation has failed for good, or is known never to land any more: each block has the old or the new content. */
+  settle(mutation: Mutation): void {
+    if (mutation.isOver) return;
+    const endedAt = this.#end(mutation);
+    const { value, first, blocks } = mutation;
+    for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push({ value, endedAt });
+  }
+
+  /** A writer was granted the disk alone: nothing of any other can land any more. */
+  granted(writer: number): void {
+    for (const mutation of [...this.#pending]) {
+      if (mutation.writer === writer) continue;
+      this.#superseded.add(mutation.writer);
+      this.settle(mutation);
+    }
+    for (const other of this.#writers) if (other !== writer) this.#superseded.add(other);
+    this.#writers.add(writer);
+  }
+
+  /** A read is submitted. */
+  beginReading(first: number, blocks: number): Reading {
+    for (let i = first; i < first + blocks; i++) this.#blocks[i].readers++;
+    return { first, blocks, startedAt: this.#moment++ };
+  }
+
+  /** A read has failed: nothing was learned. */
+  failReading(reading: Reading): void {
+    for (let i = reading.first; i < reading.first + reading.blocks; i++) this.#leave(this.#blocks[i]);
+  }
+
+  /**
+   * A read has succeeded.
+   *
+   * @param words the bytes that were read, from `at` (in bytes) on
+   * @throws {Violation} when they cannot have been on the disk
+   */
+  endReading(reading: Reading, words: Uint32Array, at: number): void {
+    const { first, blocks } = reading;
+    this.#moment++;
+    for (let i = 0; i < blocks; i++) {
+      this.#observe(first + i, valueAt(words, at / 4 + i * BLOCK_WORDS, first + i), reading.startedAt);
+    }
+  }
+
+  /** A part of a read's range was described as zeroes, which it must have been then. */
+  observeZeroes(reading: Reading, first: number, blocks: number): void {
+    for (let i = first; i < first + blocks; i++) this.#verify(i, 0, reading.startedAt);
+  }
+
+  /** A FLUSH is submitted: what {@link flushed} is to be given. */
+  beginFlush(): number {
+    return this.#moment++;
+  }
+
+  /** A FLUSH has succeeded. */
+  flushed(startedAt: number): void {
+    for (const block of this.#blocks) {
+      if (block.old.length > 0) block.old = block.old.filter((one) => one.replacedAt > startedAt);
+    }
+  }
+
+  /**
+   * The exporter's disk has lost the latest content of these blocks, has said so, and is used on by one who was not told:
+   * what they held before may come back until they are written again.
+   */
+  taint(blocks: Iterable<number>): void {
+    for (const i of blocks) for (const one of this.#blocks[i].old) one.replacedAt = Infinity;
+  }
+
+  /** The exporter's machine has crashed, and nobody makes up for what was not flushed. */
+  crashed(): void {
+    const now = this.#moment++;
+    this.#crashedAt = now;
+    for (const block of this.#blocks) {
+      for (const { value } of block.old) block.values.push({ value, endedAt: now });
+      // What is there is there on stable storage, but nobody knows which.
+      block.old = [];
+    }
+  }
+
+  #end(mutation: Mutation): number {
+    mutation.isOver = true;
+    this.#pending.delete(mutation);
+    for (let i = mutation.first; i < mutation.first + mutation.blocks; i++) {
+      const { pending } = this.#blocks[i];
+      pending.splice(pending.indexOf(mutation), 1);
+    }
+    return this.#moment++;
+  }
+
+  #leave(block: Block): void {
+    if (--block.readers === 0 && block.recent.length > 0) block.recent = [];
+  }
+
+  #verify(i: number, value: number, startedAt: number): void {
+    const block = this.#blocks[i];
+    for (const one of block.values) if (one.value === value) return;
+    for (const one of block.pending) if (one.value === value) return;
+    for (const one of block.recent) if (one.value === value && one.replacedAt > startedAt) return;
+    const legal = [
+      ...block.values.map((one) => `${one.value}`),
+      ...block.pending.map((one) => `${one.value} (pending)`),
+    ];
+    throw new Violation(`block ${i} holds ${value}, and may hold ${legal.join(", ")}`);
+  }
+
+  /** A read has found a value: where nothing is under way, it is the one. */
+  #observe(i: number, value: number, startedAt: number): void {
+    this.#verify(i, value, startedAt);
+    const block = this.#blocks[i];
+    if (block.values.length > 1 && block.pending.length === 0) {
+      const found = block.values.findLast((one) => one.value === value);
+      // Whatever ended after the read began may have come after what it has found.
+      if (found !== undefined && block.values.every((one) => one.endedAt < startedAt)) {
+        for (const one of block.values) {
+          if (one.value === value) continue;
+          block.old.push({ ...one, replacedAt: Infinity });
+          block.recent.push({ value: one.value, replacedAt: this.#moment });
+        }
+        block.values = [found];
+      }
+    }
+    this.#leave(block);
+  }
+}
+
+function wordOf(value: number, block: number, word: number): number {
+  return (Math.imul(value, 0x9e3779b1) + Math.imul(word, 0x85ebca6b) + block) >>> 0;
+}
+
+/** Which mutation wrote a block. */
+function valueAt(words: Uint32Array, from: number, block: number): number {
+  const value = words[from];
+  if (value === 0) {
+    for (let word = 1; word < BLOCK_WORDS; word++) {
+      if (words[from + word] !== 0) throw new Violation(`block ${block} is neither zeroes nor written by anybody`);
+    }
+    return 0;
+  }
+  if (words[from + 1] !== block) {
+    throw new Violation(`block ${block} has the content of block ${words[from + 1]}, by mutation ${value}`);
+  }
+  for (let word = 2; word < BLOCK_WORDS; word++) {
+    if (words[from + word] !== wordOf(value, block, word)) {
+      throw new Violation(`block ${block} is torn: it begins as mutation ${value} has it, and does not go on so`);
+    }
+  }
+  return value;
+}
