@@ -15,12 +15,15 @@ import {
 import type { Attachment, AttachmentMaker, AttachmentOwner } from "./attachment.ts";
 import { BLOCK_BYTES, Checker, type Mutation, type Reading, Violation } from "./checker.ts";
 import type { ClientMachine } from "./client_machine.ts";
+import { Errno } from "../../ffi/errno.ts";
 import type { SimThread } from "./kernel.ts";
 import { Connector } from "../../client/connector.ts";
 import type { World } from "./world.ts";
 
 /** The longest request. */
 const BLOCKS_MAX = 16;
+/** So many failures in a row are enough. */
+const FAILURES_MAX = 12;
 /** How long to wait before attaching again, at most, in ms. */
 const AGAIN_MS = 1500;
 
@@ -75,6 +78,10 @@ export class Application implements BlockClient, AttachmentOwner {
   #busy = 0;
   #steals: boolean;
   #isLeaving = false;
+  /** Requests that have failed in a row. */
+  #failures = 0;
+  #isRenewing = false;
+  #isEndingSoon = false;
   /** It uses the disk no more. */
   isDone = false;
 
@@ -150,6 +157,8 @@ export class Application implements BlockClient, AttachmentOwner {
     if (this.#busy > 0) throw new Violation(`an attachment was lost with ${this.#busy} requests unanswered`);
     this.#attachment = null;
     this.#devices = [];
+    this.#isRenewing = false;
+    this.#failures = 0;
     if (this.#isLeaving && this.#options.script === undefined) {
       this.isDone = true;
       return;
@@ -167,6 +176,13 @@ export class Application implements BlockClient, AttachmentOwner {
     });
   }
 
+  /** Whoever operates the application finds that nothing succeeds any more, and attaches the disk anew. */
+  #renewIfIdle(): void {
+    if (!this.#isRenewing || this.#busy > 0 || this.#devices.length === 0 || this.#isEndingSoon) return;
+    this.#world.renew();
+    this.#leaveSoon();
+  }
+
   onComplete(slot: number, status: number): void {
     const use = this.#useOf[slot];
     if (use === null || !use.isBusy) throw new Violation(`a request was answered twice, by ${status}`);
@@ -174,6 +190,7 @@ export class Application implements BlockClient, AttachmentOwner {
     use.isBusy = false;
     this.#judge(use, status);
     this.#world.completed(status);
+    this.#count(status);
     if (this.#busy === 0) this.#leaveIfIdle();
     const { random } = this.#world;
     if (random.below(4) > 0) this.#next(use);
@@ -199,16 +216,29 @@ export class Application implements BlockClient, AttachmentOwner {
   #leaveIfIdle(): void {
     if (!this.#isLeaving || this.#busy > 0 || this.isDone) return;
     if (this.#attachment === null) this.isDone = this.#options.script === undefined;
-    else if (this.#devices.length > 0) {
-      // From another turn than the one that has ended the last request.
-      this.#world.events.after(0.1, {
-        fire: () => {
-          if (this.#busy === 0 && this.#devices.length > 0) this.#attachment?.leave();
-          this.#devices = [];
-          this.#thread.wake();
-        },
-      });
-    }
+    else if (this.#devices.length > 0) this.#leaveSoon();
+  }
+
+  /** Ends the session from another turn than the one that has ended the last request. */
+  #leaveSoon(): void {
+    if (this.#isEndingSoon) return;
+    this.#isEndingSoon = true;
+    this.#world.events.after(0.1, {
+      fire: () => {
+        if (!this.#thread.process.isAlive) return;
+        this.#isEndingSoon = false;
+        if (this.#devices.length === 0) return;
+        this.#devices = [];
+        this.#attachment!.leave();
+        this.#thread.wake();
+      },
+    });
+  }
+
+  #count(status: number): void {
+    this.#failures = status === 0 ? 0 : this.#failures + 1;
+    if (this.#failures >= FAILURES_MAX && this.#options.script === undefined) this.#isRenewing = true;
+    this.#renewIfIdle();
   }
 
   #nextLater(use: Use, delayMs: number): void {
@@ -222,7 +252,12 @@ export class Application implements BlockClient, AttachmentOwner {
   }
 
   #next(use: Use): void {
-    if (use.isBusy || use.lane >= this.#devices.length || this.#isLeaving || this.#attachment === null) return;
+    if (
+      use.isBusy || use.lane >= this.#devices.length || this.#isLeaving || this.#isRenewing || this.#isEndingSoon ||
+      this.#attachment === null
+    ) {
+      return;
+    }
     if (this.#attachment.isLost(use.lane)) return;
     const { script } = this.#options;
     if (script === undefined) {
@@ -315,6 +350,7 @@ export class Application implements BlockClient, AttachmentOwner {
     use.isBusy = false;
     this.#judge(use, status);
     this.#world.completed(status);
+    this.#count(status);
     // Not at once, or a session that fails everything would keep the thread for ever.
     this.#nextLater(use, 0.5);
   }
@@ -340,8 +376,11 @@ export class Application implements BlockClient, AttachmentOwner {
     }
     if (mutation === null) return;
     if (status === 0) checker.acknowledge(mutation);
-    else if (!this.#attachment!.isLost(use.lane)) checker.settle(mutation);
-    else counters.count("mutations of which nobody knows");
+    else if (!this.#attachment!.isLost(use.lane)) {
+      if (status !== -Errno.ETIMEDOUT) return checker.settle(mutation);
+      counters.count("mutations that expired");
+      checker.expire(mutation);
+    } else counters.count("mutations of which nobody knows");
   }
 
   #judgeExtents(use: Use, reading: Reading, at: number): void {

@@ -9,6 +9,8 @@ import type { SocketAddress } from "../../ffi/sockaddr.ts";
 import type { Connector } from "../../client/connector.ts";
 import { LEDGER_BYTES } from "../../client/ledger.ts";
 import { joinLane, type OpenedSession, type Opening, type OpenOptions, openSession } from "../../client/open.ts";
+import { overlapBytes } from "../../client/overlap.ts";
+import type { Patience } from "../../client/patience.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
 import { EXPORT_NAME, EXPORTER_HOST, EXPORTER_PORT } from "./exporter_machine.ts";
 import type { SimThread } from "./kernel.ts";
@@ -73,8 +75,8 @@ export function targetOf(world: World) {
   };
 }
 
-/** The client's present session: it ends with its first lost connection. */
-export class PlainAttachment implements Attachment, SessionOwner {
+/** The client's own session. Without patience it ends with its first lost connection. */
+export class SessionAttachment implements Attachment, SessionOwner {
   readonly takesOverlaps = true;
   readonly #host: AttachmentHost;
   readonly #wish: AttachmentWish;
@@ -85,7 +87,8 @@ export class PlainAttachment implements Attachment, SessionOwner {
   #left = 0;
   #isOver = false;
 
-  constructor(host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner) {
+  constructor(host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner, patience?: Patience) {
+    const { slots } = host.thread.engine;
     this.#host = host;
     this.#wish = wish;
     this.#owner = owner;
@@ -99,6 +102,8 @@ export class PlainAttachment implements Attachment, SessionOwner {
       lanes: wish.lanes,
       session: wish.session,
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
+      overlaps: { memory: new SharedArrayBuffer(overlapBytes(wish.lanes * slots.count)), slotsOfLane: slots.count },
+      patience,
     };
     this.#enter(0);
   }
@@ -108,7 +113,7 @@ export class PlainAttachment implements Attachment, SessionOwner {
   }
 
   disturb(random: Random): void {
-    if (this.#sessions.length > 0) this.#sessions[random.below(this.#sessions.length)].abort();
+    if (this.#options.patience === undefined) this.#sessions[random.below(this.#sessions.length)]?.abort();
   }
 
   leave(): void {
@@ -129,6 +134,16 @@ export class PlainAttachment implements Attachment, SessionOwner {
 
   onShuttingDown(): void {}
 
+  onBack(_awayMs: number, resent: number): void {
+    const { counters } = this.#host.world;
+    counters.count("sessions that came back");
+    counters.count("requests resent by sessions", resent);
+  }
+
+  onExpired(count: number): void {
+    this.#host.world.counters.count("requests that expired", count);
+  }
+
   onResized(): void {}
 
   #enter(lane: number): void {
@@ -141,9 +156,10 @@ export class PlainAttachment implements Attachment, SessionOwner {
       this.#openings.delete(opening);
       this.#end(reason);
     };
+    const around = { lookup: null, random: () => this.#host.world.random.next() };
     const opening: Opening = lane === 0
-      ? openSession(connector, this.#options, this, opened, failed)
-      : joinLane(connector, this.#options, lane, this, opened, failed);
+      ? openSession(connector, this.#options, this, opened, failed, around)
+      : joinLane(connector, this.#options, lane, this, opened, failed, around);
     this.#openings.add(opening);
   }
 

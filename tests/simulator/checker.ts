@@ -32,6 +32,8 @@ export interface Mutation {
   readonly startedAt: number;
   /** It cannot land any more, except in what it has written already. */
   isOver: boolean;
+  /** When it was given up; Infinity as long as it was not. */
+  expiredAt: number;
 }
 
 /** A read that is under way. */
@@ -61,6 +63,11 @@ class Block {
   recent: { readonly value: number; readonly replacedAt: number }[] = [];
   readonly pending: Mutation[] = [];
   readers = 0;
+  /** What the latest read has found, and when that had ended. */
+  seen = 0;
+  seenAt = 0;
+  /** What was found, and then something else: each mutation is executed once, so that it cannot come back. */
+  gone: { readonly value: number; readonly goneAt: number }[] = [];
 }
 
 /** The legal values of one disk. */
@@ -72,6 +79,8 @@ export class Checker {
   /** Writers that another has taken over from. */
   readonly #superseded = new Set<number>();
   readonly #pending = new Set<Mutation>();
+  /** Mutations that were given up. */
+  readonly #expired = new Set<Mutation>();
   /** Whoever was granted the disk. */
   readonly #writers = new Set<number>();
 
@@ -106,7 +115,7 @@ export class Checker {
     const startedAt = this.#moment++;
     // Whoever was taken over from is not to change anything any more.
     const isOver = this.#superseded.has(writer);
-    const mutation: Mutation = { value, first, blocks, writer, fua, optional, startedAt, isOver };
+    const mutation: Mutation = { value, first, blocks, writer, fua, optional, startedAt, isOver, expiredAt: Infinity };
     if (isOver) return mutation;
     this.#pending.add(mutation);
     for (let i = 0; i < blocks; i++) this.#blocks[first + i].pending.push(mutation);
@@ -117,6 +126,7 @@ export class Checker {
   acknowledge(mutation: Mutation): void {
     if (mutation.isOver) return;
     const { value, first, blocks, startedAt, optional, fua } = mutation;
+    this.#settleExpired(mutation);
     // Its acknowledgement may be from before the crash, in which it may be lost.
     if (startedAt < this.#crashedAt && !fua) return this.settle(mutation);
     const now = this.#end(mutation);
@@ -145,8 +155,31 @@ export class Checker {
 
   /** A mutation has failed for good, or is known never to land any more: each block has the old or the new content. */
   settle(mutation: Mutation): void {
+    if (!mutation.isOver) this.#settleAt(mutation, this.#end(mutation));
+  }
+
+  /**
+   * A mutation was given up. It may land at any time, but not once a mutation was sent that was asked for later: before
+   * that, the lane is fenced.
+   */
+  expire(mutation: Mutation): void {
     if (mutation.isOver) return;
-    const endedAt = this.#end(mutation);
+    mutation.expiredAt = this.#moment++;
+    this.#expired.add(mutation);
+  }
+
+  /** Somebody's later mutation was acknowledged: nothing that he had given up before will land after it. */
+  #settleExpired({ writer, startedAt }: Mutation): void {
+    for (const one of this.#expired) {
+      if (one.writer !== writer || one.expiredAt > startedAt) continue;
+      this.#expired.delete(one);
+      if (one.isOver) continue;
+      this.#end(one);
+      this.#settleAt(one, one.expiredAt);
+    }
+  }
+
+  #settleAt(mutation: Mutation, endedAt: number): void {
     const { value, first, blocks } = mutation;
     for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push({ value, endedAt });
   }
@@ -220,6 +253,8 @@ export class Checker {
       for (const { value } of block.old) block.values.push({ value, endedAt: now });
       // What is there is there on stable storage, but nobody knows which.
       block.old = [];
+      block.gone = [];
+      block.seen = 0;
     }
   }
 
@@ -249,11 +284,26 @@ export class Checker {
     throw new Violation(`block ${i} holds ${value}, and may hold ${legal.join(", ")}`);
   }
 
+  /** Remembers what was found; zeroes are nobody's in particular. */
+  #see(block: Block, i: number, value: number, startedAt: number): void {
+    if (block.gone.some((one) => one.value === value && one.goneAt < startedAt)) {
+      throw new Violation(`block ${i} holds ${value} again, after it had held ${block.seen}`);
+    }
+    if (block.seen !== value && block.seen !== 0 && block.seenAt < startedAt) {
+      // Without anybody who may still write only one value is legal.
+      if (block.pending.length === 0 && block.values.length === 1) block.gone = [];
+      else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
+    }
+    block.seen = value;
+    block.seenAt = this.#moment;
+  }
+
   /** A read has found a value: where nothing is under way, it is the one. */
   #observe(i: number, value: number, startedAt: number): void {
     this.#verify(i, value, startedAt);
     const block = this.#blocks[i];
-    if (block.values.length > 1 && block.pending.length === 0) {
+    this.#see(block, i, value, startedAt);
+    if (block.values.length > 1 && block.pending.length === 0 && startedAt > this.#crashedAt) {
       const found = block.values.findLast((one) => one.value === value);
       // Whatever ended after the read began may have come after what it has found.
       if (found !== undefined && block.values.every((one) => one.endedAt < startedAt)) {

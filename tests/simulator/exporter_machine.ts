@@ -89,6 +89,8 @@ export class ExporterMachine {
   readonly records: Records;
   #process: Process | null = null;
   #durability: string;
+  /** What a running exporter does to end. */
+  #stop: ((then: () => void) => void) | null = null;
   /** It has been told to start, and waits. */
   #isStarting = false;
 
@@ -114,11 +116,18 @@ export class ExporterMachine {
     });
   }
 
+  /** Tells the exporter to end: what executes finishes, and its clients are told. */
+  stop(then: () => void): void {
+    this.#stop?.(then);
+    this.#stop = null;
+  }
+
   /** Kills the exporter. */
   kill(isSilent = false): void {
     const process = this.#process;
     if (process === null) return;
     this.#process = null;
+    this.#stop = null;
     process.die(isSilent);
     for (const thread of process.threads) {
       this.disk.orphan(thread.loop);
@@ -204,6 +213,25 @@ export class ExporterMachine {
       log: (_level, text) => world.trace(() => `exporter: ${text}`),
       say: (worker, message) => data[worker].toData.say(message),
     });
+    this.#stop = (then) => {
+      door.stop();
+      doorThread.wake();
+      let running = data.length;
+      const ended = () => {
+        if (--running > 0) return;
+        // What has been sent, and the sockets, outlive the threads for a moment.
+        world.events.after(0.1, {
+          fire: () => {
+            if (this.#process === process) this.kill();
+            then();
+          },
+        });
+      };
+      for (const { path, thread } of data) {
+        path.stop({ answer: ended, refuse: ended });
+        thread.wake();
+      }
+    };
     for (const thread of process.threads) thread.wake();
     world.trace(() => "exporter: started");
   }

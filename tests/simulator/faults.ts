@@ -113,6 +113,8 @@ export class Faults {
       case "exporter killed":
         exporter.kill();
         return events.after(random.next() * AWAY_MS, { fire: () => exporter.start() });
+      case "exporter stopped":
+        return exporter.stop(() => events.after(random.next() * AWAY_MS, { fire: () => exporter.start() }));
       case "exporter's machine crashes":
         exporter.crash();
         return events.after(10 + random.next() * AWAY_MS, { fire: () => exporter.boot() });

@@ -364,6 +364,8 @@ class ResendingLane implements BlockDevice, ClientLaneHost, GrantedLane {
 
   completed(laneSlot: number, status: number, payloadBytes: number): void {
     const slot = this.#slotOf[laneSlot];
+    // It was not executed: the next exporter will.
+    if (status === -Errno.ESHUTDOWN) return;
     this.#slotOf[laneSlot] = -1;
     this.#extentBytes[slot] = payloadBytes;
     this.#finish(slot, status);

@@ -3,12 +3,14 @@
  *
  *     deno run -A tests/simulator/run.ts --seed 17 --trace
  *     deno run -A tests/simulator/run.ts --from 0 --seeds 1000
+ *     deno run -A tests/simulator/run.ts --seeds 1000 --without fence
  *
  * @module
  */
 import { parseArgs } from "node:util";
 import { Counters } from "./counters.ts";
 import { watch } from "./instruments.ts";
+import { type Mutation, MUTATIONS } from "./mutations.ts";
 import { World } from "./world.ts";
 
 /** Requests of one world. */
@@ -53,8 +55,10 @@ if (import.meta.main) {
       seeds: { type: "string", default: "100" },
       requests: { type: "string", default: String(REQUESTS) },
       trace: { type: "boolean", default: false },
+      without: { type: "string" },
     },
   });
+  if (values.without !== undefined) MUTATIONS[values.without as Mutation]();
   const counters = new Counters();
   const trace = values.trace ? (line: string) => console.log(line) : undefined;
   const from = Number(values.seed ?? values.from);

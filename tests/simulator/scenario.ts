@@ -4,6 +4,7 @@
  * @module
  */
 import type { Random } from "../../engine/random.ts";
+import type { Patience } from "../../client/patience.ts";
 import { Digest } from "../../protocol/wire.ts";
 import type { DiskManner } from "./disk.ts";
 import type { NetworkManner } from "./network.ts";
@@ -24,6 +25,7 @@ export const FAULTS = [
   "disk full",
   "records full",
   "exporter killed",
+  "exporter stopped",
   "exporter's machine crashes",
   "client killed",
   "client's machine crashes",
@@ -43,7 +45,9 @@ export interface Scenario {
   readonly depth: number;
   readonly digest: number;
   readonly shortTransfers: number;
-  readonly client: "plain" | "resending";
+  readonly client: "plain" | "patient" | "resending";
+  /** Of patient clients. */
+  readonly patience: Patience;
   readonly hasReader: boolean;
   readonly faults: readonly Fault[];
   /** Requests from one fault to the next, on the average. */
@@ -65,7 +69,14 @@ export function drawScenario(random: Random, requests: number): Scenario {
     depth: some(1, 2, 4, 8),
     digest,
     shortTransfers: some(0, 0, 0.05, 0.5),
-    client: some("plain", "resending", "resending", "resending"),
+    client: some("plain", "patient", "patient", "resending"),
+    patience: {
+      resendMs: some(1000, 5000),
+      resends: some(1, 3, 20, Infinity),
+      connectMs: some(1000, 5000),
+      pingIdleMs: 1000,
+      deadMs: some(3000, 30_000),
+    },
     hasReader: random.below(4) === 0,
     faults: FAULTS.filter(() => random.below(2) === 0),
     requestsPerFault: some(40, 80, 150, 300),

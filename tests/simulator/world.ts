@@ -8,7 +8,7 @@ import { Engine } from "../../engine/engine.ts";
 import { Random } from "../../engine/random.ts";
 import type { ToDoor } from "../../exporter/messages.ts";
 import { giveArenaBack, type SimArena, takeArena } from "./arenas.ts";
-import { type AttachmentMaker, PlainAttachment } from "./attachment.ts";
+import { type AttachmentMaker, SessionAttachment } from "./attachment.ts";
 import type { ApplicationOptions, Script } from "./application.ts";
 import { BLOCK_BYTES, Checker, Violation } from "./checker.ts";
 import { ClientMachine } from "./client_machine.ts";
@@ -39,8 +39,11 @@ export interface WorldOptions {
   readonly trace?: (line: string) => void;
 }
 
+const CLIENTS = ["plain", "patient", "resending"] as const;
+
 const makers: Record<Scenario["client"], AttachmentMaker> = {
-  plain: (host, wish, owner) => new PlainAttachment(host, wish, owner),
+  plain: (host, wish, owner) => new SessionAttachment(host, wish, owner),
+  patient: (host, wish, owner) => new SessionAttachment(host, wish, owner, host.world.scenario.patience),
   resending: (host, wish, owner) => new ResendingAttachment(host, wish, owner),
 };
 
@@ -90,7 +93,7 @@ export class World implements Universe {
     });
     this.#faults = new Faults(this);
     if (scenario.hasReader) {
-      const make = makers[random.below(2) === 0 ? "plain" : "resending"];
+      const make = makers[CLIENTS[random.below(CLIENTS.length)]];
       this.#machine("reader", "10.0.0.3", {
         make,
         readOnly: true,
@@ -151,6 +154,14 @@ export class World implements Universe {
     this.#faults.completed();
   }
 
+  /** Whoever operates the exporter is told that nothing succeeds any more, and exports the disk anew if that may help. */
+  renew(): void {
+    const { exporter, events } = this;
+    if (this.stickyWords.at(-1)?.[0] === 0 || !exporter.isRunning) return;
+    exporter.kill();
+    events.after(10, { fire: () => exporter.start() });
+  }
+
   /** The door hears something from a thread. */
   met(message: ToDoor): void {
     if (message.say === "fencing" && message.executing > 0) this.counters.count("fences that waited");
@@ -160,7 +171,7 @@ export class World implements Universe {
   /** Somebody else takes the disk. */
   addRival(number: number, requests: number): ClientMachine {
     const { random } = this;
-    const make = makers[random.below(2) === 0 ? "plain" : "resending"];
+    const make = makers[CLIENTS[random.below(CLIENTS.length)]];
     const options = { make, readOnly: false, steals: true, depth: 1 + random.below(4), lanes: 1, requests };
     const rival = this.#machine(`rival ${number}`, `10.0.1.${number % 250}`, options);
     rival.start();

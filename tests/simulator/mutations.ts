@@ -1,0 +1,84 @@
+/**
+ * Switches one of the product's safeguards off, by changing its classes from outside, so that a run can show that the
+ * simulator finds what it is there for. The product itself knows nothing of this.
+ *
+ * @module
+ */
+import { FileBackend } from "../../exporter/backends/file.ts";
+import { StickyFailure } from "../../exporter/backends/sync.ts";
+import { Lane } from "../../exporter/lane.ts";
+import { Registry } from "../../exporter/registry.ts";
+import { Arrival, SlotTable } from "../../protocol/slot_table.ts";
+
+/** Puts a method or accessor in the place of another; answers what puts it back. */
+function replace<T extends object>(target: T, name: keyof T, descriptor: PropertyDescriptor): () => void {
+  const before = Object.getOwnPropertyDescriptor(target, name)!;
+  Object.defineProperty(target, name, { ...before, ...descriptor });
+  return () => Object.defineProperty(target, name, before);
+}
+
+/** The safeguards, each with what switches it off; that answers what switches it on again. */
+export const MUTATIONS = {
+  /** A lane that is joined again does not wait for what still executes. */
+  fence: () =>
+    replace(Lane.prototype, "isIdle", {
+      get(this: Lane) {
+        return !this.isConnected;
+      },
+    }),
+
+  /** A request that was done already is executed again. */
+  "slot sequence": () => {
+    const { classify } = SlotTable.prototype;
+    return replace(SlotTable.prototype, "classify", {
+      value(this: SlotTable, ...request: Parameters<SlotTable["classify"]>) {
+        const arrival = classify.apply(this, request);
+        return arrival === Arrival.DONE ? Arrival.NEW : arrival;
+      },
+    });
+  },
+
+  /** A failed sync fails those who asked for it, and nobody after them. */
+  "sticky flush": () => {
+    const failures = new Set<StickyFailure>();
+    const { record } = StickyFailure.prototype;
+    const words = new WeakMap<StickyFailure, number>();
+    const status = Object.getOwnPropertyDescriptor(StickyFailure.prototype, "status")!;
+    const restore = [
+      replace(StickyFailure.prototype, "record", {
+        value(this: StickyFailure, errno: number) {
+          record.call(this, errno);
+          failures.add(this);
+          words.set(this, errno);
+        },
+      }),
+      replace(StickyFailure.prototype, "status", {
+        get(this: StickyFailure) {
+          return words.has(this) ? words.get(this) : status.get!.call(this) * 0;
+        },
+      }),
+    ];
+    const { submit } = FileBackend.prototype;
+    restore.push(replace(FileBackend.prototype, "submit", {
+      value(this: FileBackend, ...request: Parameters<FileBackend["submit"]>) {
+        for (const failure of failures) words.delete(failure);
+        failures.clear();
+        return submit.apply(this, request);
+      },
+    }));
+    return () => restore.forEach((undo) => undo());
+  },
+
+  /** A session is resumed although another has written meanwhile. */
+  "write epoch": () => {
+    const { open } = Registry.prototype;
+    return replace(Registry.prototype, "open", {
+      value(this: Registry, ...[request, peer]: Parameters<Registry["open"]>) {
+        return open.call(this, { ...request, resume: null }, peer);
+      },
+    });
+  },
+} satisfies Record<string, () => () => void>;
+
+/** The name of a safeguard. */
+export type Mutation = keyof typeof MUTATIONS;
