@@ -7,15 +7,17 @@ import type { NbdAddress, RemoteAddress } from "../engine/control/address.ts";
 import { cipherName, digestName } from "../engine/control/algorithms.ts";
 import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
+import { formatDuration } from "../engine/duration.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";
 import { check } from "../ffi/errno.ts";
 import { close, duplicate } from "../ffi/libc.ts";
 import { UblkControl } from "../ffi/ublk_control.ts";
 import type { Provider } from "../engine/cryptography.ts";
 import { unlessInterrupted } from "./interrupt.ts";
-import { LaneThreads } from "./lane_threads.ts";
-import { nameOfRemote, resolveTarget } from "./open.ts";
+import { LaneThreads, type Reconnecting } from "./lane_threads.ts";
+import { isAddress, lookUp, nameOfRemote, resolveTarget } from "./open.ts";
 import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
+import type { Patience } from "./patience.ts";
 import { sleep, UblkDevice, ublkParameters, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
 
@@ -25,7 +27,7 @@ const log = logger("client");
 const LEAVING_CLIENTS_MS = 1000;
 const LEAVING_CLIENTS_POLL_MS = 50;
 
-/** What {@link attach} needs to know. It wipes the key, which is not needed once the lanes are connected. */
+/** What {@link attach} needs to know. It wipes the key: the lanes' threads have their own copies. */
 export interface AttachOptions extends RemoteAddress, SessionOptions {
   /** Where to serve the disk by NBD; null: as a block device by ublk. */
   readonly nbd: NbdAddress | null;
@@ -34,6 +36,7 @@ export interface AttachOptions extends RemoteAddress, SessionOptions {
   readonly steal: boolean;
   /** How many connections the session is wished to have, each served by a thread of its own: 1 to 64. */
   readonly lanes: number;
+  readonly patience: Patience;
 }
 
 /** What an attachment says about itself. It is sent as JSON. */
@@ -49,8 +52,10 @@ export interface AttachmentStatus {
   readonly loop: "uring" | "poll";
   /** How many lanes the exporter has granted. */
   readonly lanes: number;
-  /** Requests that await their reply. */
+  /** Requests that have not ended. */
   readonly inFlight: number;
+  /** Where lanes have no connection and are coming back; else null. */
+  readonly reconnecting: Reconnecting | null;
   /** Why writes fail for good, or null. */
   readonly failure: string | null;
 }
@@ -71,7 +76,8 @@ export interface RunningAttachment {
    * Drains and detaches. With `force` also while the device is in use: what was not yet written is then lost.
    *
    * @throws {LossFailure} when it is detached, but something may be lost though nobody forced it
-   * @throws {Error} that names who uses it, when it is in use; everything goes on as before
+   * @throws {Error} that names who uses it, when it is in use, or says that there is no connection, which what was written
+   * needs; everything goes on as before
    */
   detach(force: boolean): Promise<void>;
   /** Resolves, and never rejects, at the end: null after a detach, otherwise with what ended it. */
@@ -88,9 +94,10 @@ interface Frontend {
   /**
    * Lets nobody use it any more; resolves with what was lost by that, or null.
    *
+   * @param isAway there is no connection, nothing waits for one, and nothing is there to be flushed
    * @throws {Error} and leaves everything as it is, when somebody uses it, unless forced
    */
-  stop(force: boolean): Promise<string | null>;
+  stop(force: boolean, isAway: boolean): Promise<string | null>;
   /** Gives back what is left of it after a thread has died. */
   abandon(): Promise<void>;
 }
@@ -128,12 +135,16 @@ export async function attach(options: AttachOptions, interrupted: AbortSignal): 
 }
 
 async function connect(options: AttachOptions, interrupted: AbortSignal): Promise<LaneThreads> {
-  const { name, readOnly, steal, depth, holder, loop } = options;
+  const { name, readOnly, steal, depth, holder, loop, patience } = options;
   const target = await unlessInterrupted(resolveTarget(options, options), interrupted);
-  const open = { target, name, readOnly, steal, depth, holder };
+  const open = { target, name, readOnly, steal, depth, holder, patience };
+  const lookUpAgain = isAddress(options) ? null : () => lookUp(options);
   const frontend = options.nbd === null ? "ublk" : "nbd";
   const crypto = cryptoFor(options);
-  return await LaneThreads.open({ open, lanes: lanesOf(options), frontend, loop, crypto }, interrupted);
+  return await LaneThreads.open(
+    { open, lookUp: lookUpAgain, lanes: lanesOf(options), frontend, loop, crypto },
+    interrupted,
+  );
 }
 
 /** How many lanes are of use. */
@@ -226,11 +237,13 @@ async function serveUblk(control: UblkControl, threads: LaneThreads): Promise<Fr
     device: device.path,
     nbd: null,
     size: parameters.sizeBytes,
-    stop: async (force) => {
+    stop: async (force, isAway) => {
       const claim = force ? -1 : await device.claim();
       const users = force ? device.users() : null;
       if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
-      const loss = await threads.orAbort(device.sync(), force).then(
+      // What nobody uses is written; the flush alone would be left to do.
+      const synced = isAway ? Promise.resolve() : device.sync();
+      const loss = await threads.orAbort(synced, force).then(
         () => null,
         // Where nothing failed that was to be written, it is the flush at the end, which is looked at by itself.
         (error) => threads.hasFailed ? `what was not yet written is lost (${messageOf(error)})` : null,
@@ -266,23 +279,25 @@ function running(threads: LaneThreads, frontend: Frontend, key: string | null): 
     readOnly: shape.geometry.readOnly,
     ended,
     status: async () => {
-      const { connected, inFlight } = await threads.status();
+      const { connected, inFlight, reconnecting } = await threads.status();
       const { count: lanes, loop, failure } = threads;
       const cipher = cipherName(shape.cipher);
       const digest = digestName(shape.digest);
-      return { connected, cipher, digest, crypto: shape.provider, key, loop, lanes, inFlight, failure };
+      return { connected, cipher, digest, crypto: shape.provider, key, loop, lanes, inFlight, reconnecting, failure };
     },
     detach: async (force) => {
       if (isLeaving) throw new Error(`${place} is being detached already`);
       isLeaving = true;
       let loss: string | null;
+      let isAway: boolean;
       try {
-        loss = await frontend.stop(force);
+        isAway = await isAwayInPeace(threads, force, place);
+        loss = await frontend.stop(force, isAway);
       } catch (error) {
         isLeaving = false;
         throw error;
       }
-      loss ??= await lastFlush(threads, force);
+      if (!isAway) loss ??= await lastFlush(threads, force);
       await threads.leave();
       if (loss === null || force) {
         if (loss !== null) log.error("{loss}", { loss: `As it was forced: ${loss}` });
@@ -293,6 +308,29 @@ function running(threads: LaneThreads, frontend: Frontend, key: string | null): 
       throw failure;
     },
   };
+}
+
+/**
+ * Whether there is no connection and none is needed: everything was flushed, and nothing waits.
+ *
+ * @throws {Error} when one is needed, unless it is forced
+ */
+async function isAwayInPeace(threads: LaneThreads, force: boolean, place: string | null): Promise<boolean> {
+  const { reconnecting, inFlight } = await threads.status();
+  if (reconnecting === null) return false;
+  if (inFlight === 0 && !threads.hasUncovered) {
+    log.warning("The exporter is told nothing of it, as there is no connection: it may keep the export for a while");
+    return true;
+  }
+  if (force) return false;
+  const many = inFlight === 1 ? "1 request waits" : `${inFlight} requests wait`;
+  const why = inFlight > 0 ? many : "what was written last is not flushed";
+  throw new Error(
+    `${place} has had no connection for ${
+      formatDuration(reconnecting.forMs)
+    } (${reconnecting.reason}), and ${why}: it is ` +
+      "detached once there is one and you ask again, or at once with --force: what is not yet flushed may then be lost",
+  );
 }
 
 /** Puts on stable storage what is not there yet; what may be lost, or null. */

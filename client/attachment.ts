@@ -14,12 +14,15 @@ import { prctl } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
-import { joinLane, type OpenedSession, type Opening, openSession } from "./open.ts";
+import { joinLane, type OpenedSession, type Opening, openSession, type Surroundings } from "./open.ts";
 import type { ClientSession, SessionOwner } from "./session.ts";
 import { UblkFrontend } from "./ublk_frontend.ts";
 
-/** Slots beside those of the front-end: the session's own, its connection's, a flush's, and the address's. */
-const SLOTS_OF_SESSION = 4;
+/**
+ * Slots beside those of the front-end: the session's own, its connection's and that of one that is just ending, a flush's,
+ * and an address's for each of the two.
+ */
+const SLOTS_OF_SESSION = 6;
 /** NBD clients that may be connected at once; each takes a slot for its connection too. */
 const NBD_CLIENTS_MAX = 32;
 
@@ -41,6 +44,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   #awaitingQueue: Reply | null = null;
   #flushing: Reply | null = null;
   #leaving: Reply | null = null;
+  #foundAddresses: ((addresses: readonly SocketAddress[] | null) => void) | null = null;
 
   constructor(context: ThreadContext<AttachInit, AttachEvent>) {
     this.#context = context;
@@ -91,6 +95,10 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         return;
       case "flush":
         return this.#flush(reply);
+      case "addresses":
+        this.#foundAddresses?.(question.addresses);
+        this.#foundAddresses = null;
+        return reply.answer();
       case "abort":
         this.#session?.abort(question.reason);
         return reply.answer();
@@ -102,6 +110,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   // The session's owner.
 
   onLost(reason: string): void {
+    this.#forgetKey();
     this.#context.tell({ event: "lost", reason });
   }
 
@@ -111,6 +120,18 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   onResized(size: number): void {
     this.#context.tell({ event: "resized", size });
+  }
+
+  onAway(reason: string): void {
+    this.#context.tell({ event: "away", reason });
+  }
+
+  onBack(awayMs: number, resent: number): void {
+    this.#context.tell({ event: "back", awayMs, resent });
+  }
+
+  onExpired(count: number): void {
+    this.#context.tell({ event: "expired", count });
   }
 
   // The NBD front-end's arbiter: the session is held already, whoever comes.
@@ -135,11 +156,11 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   /** @param at where the session was opened: a name can stand for several machines */
   #open(at: SocketAddress | null, reply: Reply): void {
-    const { open, lane } = this.#context.init;
+    const { open, lane, isNamed } = this.#context.init;
     const target = at === null ? open.target : { ...open.target, addresses: [at] };
     const { cryptography } = this.#context.engine;
     const opened = ({ session, cipher, digest, address }: OpenedSession) => {
-      this.#endOpening();
+      this.#opening = null;
       this.#session = session;
       const shape: OpenedShape = {
         geometry: session.geometry,
@@ -155,17 +176,27 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
       reply.answer(shape);
     };
     const failed = (reason: string) => {
-      this.#endOpening();
+      this.#opening = null;
+      this.#forgetKey();
       reply.refuse(reason);
     };
+    const around: Surroundings = {
+      // The main isolate looks names up: promises of this thread would wait for the next message.
+      lookup: isNamed ? (found) => this.#lookUp(found) : null,
+      random: Math.random,
+    };
     this.#opening = lane === 0
-      ? openSession(this.#connector, open, this, opened, failed)
-      : joinLane(this.#connector, { ...open, target }, lane, this, opened, failed);
+      ? openSession(this.#connector, open, this, opened, failed, around)
+      : joinLane(this.#connector, { ...open, target }, lane, this, opened, failed, around);
   }
 
-  /** The lane's one connection is there, or cannot be had: the key is of no use any more. */
-  #endOpening(): void {
-    this.#opening = null;
+  #lookUp(found: (addresses: readonly SocketAddress[] | null) => void): void {
+    this.#foundAddresses = found;
+    this.#context.tell({ event: "lookUp" });
+  }
+
+  /** The lane is not going to be connected again. */
+  #forgetKey(): void {
     this.#context.init.open.target.key?.secret.fill(0);
   }
 
@@ -179,6 +210,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
       connected: this.#session?.isConnected ?? false,
       inFlight: this.#session?.inFlight ?? 0,
       clients: this.#nbd?.clients ?? 0,
+      away: this.#session?.away ?? null,
     };
   }
 
@@ -211,13 +243,14 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   #leave(reply: Reply): void {
     this.#leaving = reply;
     this.#opening?.cancel();
-    this.#endOpening();
+    this.#opening = null;
     if (this.#session === null) this.#left(false);
     else this.#session.leave((clean) => this.#left(clean));
   }
 
   #left(clean: boolean): void {
     this.#session?.close();
+    this.#forgetKey();
     this.#leaving!.answer(clean);
     this.#context.engine.stop();
   }

@@ -10,7 +10,7 @@ import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { attach, type AttachOptions } from "./attach.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
-import { forgetKey, SESSION_OPTIONS, sessionOptions } from "./options.ts";
+import { forgetKey, PATIENCE_OPTIONS, patienceOptions, SESSION_OPTIONS, sessionOptions } from "./options.ts";
 
 /** The command. */
 export const command: Command = {
@@ -33,10 +33,14 @@ export const command: Command = {
         help: "how many connections to have, each with a thread of its own (default: 1); the exporter may grant fewer",
       },
       ...SESSION_OPTIONS,
+      ...PATIENCE_OPTIONS,
       ...DAEMON_OPTIONS,
     ],
     notes: [
       "The device is made by ublk (the kernel module ublk_drv, and root). NAME is all that follows the first slash.",
+      "When the connection is lost, requests wait and the connection is made again, by the exporter's name, as often as it " +
+      "takes. A request fails only after --resends times --resend-interval without life. A TIME is in seconds, or has ms, " +
+      "s, m or h.",
       "SIGINT, SIGTERM and dst detach finish what is under way and detach; while the device is in use they refuse, say " +
       "by whom, and it goes on.",
     ],
@@ -56,6 +60,7 @@ export const command: Command = {
       readOnly: args.has("--read-only"),
       steal: args.has("--steal"),
       lanes: args.integer("--lanes", 1, LANES_MAX) ?? 1,
+      patience: patienceOptions(args),
     };
     const daemon = { kind: "attach", args, endsWithTerminal: false } as const;
     return runDaemon({ ...daemon, start: (signal) => start(options, signal) }).finally(() => forgetKey(options));

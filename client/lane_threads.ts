@@ -8,21 +8,28 @@ import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import { type LoopChoice, makeWakeFd, Thread } from "../engine/thread.ts";
 import { IDENTITY_BYTES } from "../protocol/grant.ts";
+import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { attachmentSlots } from "./attachment.ts";
 import { unlessInterrupted } from "./interrupt.ts";
 import { LEDGER_BYTES, MutationLedger } from "./ledger.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
 import type { OpenOptions } from "./open.ts";
+import { Outage } from "./outage.ts";
+import { overlapBytes } from "./overlap.ts";
 import { sleep } from "./ublk_device.ts";
 
 const log = logger("client");
 
 /** How long a forced detach waits for each step before it gives up what is under way, in milliseconds. */
 const FORCE_PATIENCE_MS = 5000;
+/** Slots that an engine may have beyond those that it was asked for: a mebibyte (`arenaBytes`) holds no more. */
+const SPARE_SLOTS = 8;
 
 /** What is opened, and what it is served by. */
 export interface LaneOptions {
-  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger">;
+  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps">;
+  /** Looks the exporter's name up, and never rejects; null where it was named by its address. */
+  readonly lookUp: (() => Promise<SocketAddress[]>) | null;
   /** How many lanes are wished for. */
   readonly lanes: number;
   readonly frontend: "nbd" | "ublk";
@@ -32,7 +39,27 @@ export interface LaneOptions {
 
 type LaneThread = Thread<AttachQuestion, AttachEvent>;
 
-/** All lanes of one session. When one of them is lost, all of them are. */
+/** How all lanes of a session are together. */
+export interface LanesState extends Omit<SessionState, "away"> {
+  /** Where some of them are that have no connection and are coming back; else null. */
+  readonly reconnecting: Reconnecting | null;
+}
+
+/** The lanes that have no connection and are coming back. */
+export interface Reconnecting {
+  /** How many they are. */
+  readonly lanes: number;
+  /** For how long the first of them has had none, in milliseconds. */
+  readonly forMs: number;
+  /** How many requests wait for them. */
+  readonly waiting: number;
+  /** In how many milliseconds the next try is made; 0 while there is one. */
+  readonly nextMs: number;
+  /** Why the last try came to nothing, or there is no connection; for people. */
+  readonly reason: string;
+}
+
+/** All lanes of one session. Each comes back by itself when its connection is lost; when one is lost for good, all are. */
 export class LaneThreads {
   /** What the exporter has granted. */
   readonly shape: OpenedShape;
@@ -109,13 +136,14 @@ export class LaneThreads {
   }
 
   /** How all of them are together. */
-  async status(): Promise<SessionState> {
+  async status(): Promise<LanesState> {
     const asked = this.#crew.threads.map((thread) => thread.ask({ ask: "status" }));
     const states = await Promise.all(asked) as SessionState[];
     return {
       connected: states.every(({ connected }) => connected),
       inFlight: states.reduce((sum, { inFlight }) => sum + inFlight, 0),
       clients: states.reduce((sum, { clients }) => sum + clients, 0),
+      reconnecting: reconnectingOf(states),
     };
   }
 
@@ -146,28 +174,49 @@ export class LaneThreads {
   }
 }
 
+function reconnectingOf(states: readonly SessionState[]): Reconnecting | null {
+  const away = states.flatMap(({ away, inFlight }) => away === null ? [] : [{ ...away, inFlight }]);
+  if (away.length === 0) return null;
+  const first = away.reduce((one, other) => other.forMs > one.forMs ? other : one);
+  return {
+    lanes: away.length,
+    forMs: Math.round(first.forMs),
+    waiting: away.reduce((sum, { inFlight }) => sum + inFlight, 0),
+    nextMs: Math.round(Math.min(...away.map(({ nextMs }) => nextMs))),
+    reason: first.reason,
+  };
+}
+
 /** The threads, those included that have no lane yet. */
 class Crew {
   /** By lane. */
   readonly threads: LaneThread[] = [];
   readonly ledger: MutationLedger;
   failure: string | null = null;
+  readonly #outage = new Outage();
   readonly #options: LaneOptions;
   readonly #open: AttachInit["open"];
   #isLeaving = false;
+  /** The session is over: every request fails. */
+  #isOver = false;
+  #looking: Promise<SocketAddress[]> | null = null;
   #isShuttingDown = false;
   #size = -1;
 
   constructor(options: LaneOptions) {
+    const { open, lanes, frontend } = options;
     const ledger = new SharedArrayBuffer(LEDGER_BYTES);
     const session = crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
+    // An engine makes a few slots of what it does not need for itself.
+    const slotsOfLane = attachmentSlots(frontend, open.depth) + SPARE_SLOTS;
+    const overlaps = { memory: new SharedArrayBuffer(overlapBytes(lanes * slotsOfLane)), slotsOfLane };
     this.#options = options;
-    this.#open = { ...options.open, session, lanes: options.lanes, ledger };
+    this.#open = { ...open, session, lanes, ledger, overlaps };
     this.ledger = new MutationLedger(ledger);
   }
 
   async start(lane: number, interrupted: AbortSignal): Promise<void> {
-    const { frontend, loop, crypto } = this.#options;
+    const { frontend, loop, crypto, lookUp } = this.#options;
     this.threads[lane] = await Thread.start<AttachInit, AttachQuestion, AttachEvent>(
       new URL("./attach_worker.ts", import.meta.url),
       {
@@ -175,7 +224,7 @@ class Crew {
         slots: attachmentSlots(frontend, this.#open.depth),
         crypto,
         wakeFd: makeWakeFd(),
-        init: { open: this.#open, lane },
+        init: { open: this.#open, lane, isNamed: lookUp !== null },
       },
       (event) => this.#hear(lane, event),
     );
@@ -225,6 +274,16 @@ class Crew {
         return log[event.level]("{text}", { text: event.text });
       case "lost":
         return this.#lost(lane, event.reason);
+      case "away":
+        return this.#outage.began(lane, event.reason);
+      case "back":
+        this.#isShuttingDown = false;
+        this.#outage.ended(lane, event.awayMs, event.resent);
+        return this.#judge();
+      case "expired":
+        return this.#outage.expired(event.count);
+      case "lookUp":
+        return void this.#lookUp(lane);
       case "shuttingDown":
         if (!this.#isShuttingDown) log.warning("The exporter is being stopped");
         this.#isShuttingDown = true;
@@ -238,8 +297,26 @@ class Crew {
     }
   }
 
+  async #lookUp(lane: number): Promise<void> {
+    this.#looking ??= this.#options.lookUp!().finally(() => this.#looking = null);
+    const addresses = await this.#looking;
+    // A thread that is leaving needs them no more.
+    if (!this.#isLeaving) this.threads[lane].ask({ ask: "addresses", addresses }).catch(() => {});
+  }
+
+  /** Whether what was acknowledged has survived the exporter's absence. */
+  #judge(): void {
+    if (!this.ledger.isLost || this.failure !== null) return;
+    this.failure = "what was written last and not flushed is lost, as the exporter has lost its memory";
+    log.error("{text}", {
+      text: `${this.failure[0].toUpperCase()}${this.failure.slice(1)}: every write fails from now on, reads go on: ` +
+        "detach it",
+    });
+  }
+
   #lost(lane: number, reason: string): void {
-    if (this.#isLeaving || this.failure !== null) return;
+    if (this.#isLeaving || this.#isOver) return;
+    this.#isOver = true;
     const which = this.threads.length > 1 ? ` on lane ${lane}` : "";
     this.failure = reason;
     log.error("{text}", {

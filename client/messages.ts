@@ -7,6 +7,7 @@ import type { Geometry } from "../engine/block.ts";
 import type { Provider } from "../engine/cryptography.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import type { OpenOptions } from "./open.ts";
+import type { Away } from "./session.ts";
 
 /** What a lane's thread starts with. */
 export interface AttachInit {
@@ -14,6 +15,8 @@ export interface AttachInit {
   readonly open: OpenOptions & { readonly session: Uint8Array; readonly lanes: number };
   /** Which lane is the thread's. */
   readonly lane: number;
+  /** Whether the exporter is named by a name, which is to be looked up each time. */
+  readonly isNamed: boolean;
 }
 
 /** The answer to `open`. */
@@ -42,6 +45,8 @@ export interface SessionState {
   readonly inFlight: number;
   /** NBD clients that are connected. */
   readonly clients: number;
+  /** Where the lane is that has no connection and is coming back; else null. */
+  readonly away: Away | null;
 }
 
 /** What the main isolate asks a thread. */
@@ -62,6 +67,8 @@ export type AttachQuestion =
   | { readonly ask: "queueEnd" }
   /** Everything that was acknowledged on any lane is put on stable storage. */
   | { readonly ask: "flush" }
+  /** What the exporter's name stands for now: the answer to `lookUp`. None where that is not known. */
+  | { readonly ask: "addresses"; readonly addresses: readonly SocketAddress[] }
   /** Drop the connection: what is under way fails. The reason is for people. */
   | { readonly ask: "abort"; readonly reason: string }
   /** End the session and the thread, whatever it is doing; answered by whether the exporter has confirmed it. */
@@ -72,6 +79,14 @@ export type AttachEvent =
   | { readonly event: "log"; readonly level: "debug" | "info" | "warning" | "error"; readonly text: string }
   /** The lane is lost, and every request on it fails from now on. */
   | { readonly event: "lost"; readonly reason: string }
+  /** The lane has lost its connection and is coming back; requests wait. The reason is for people. */
+  | { readonly event: "away"; readonly reason: string }
+  /** The lane has a connection again, after so many milliseconds; so many requests are sent again. */
+  | { readonly event: "back"; readonly awayMs: number; readonly resent: number }
+  /** So many requests have failed, since there was no life for too long. */
+  | { readonly event: "expired"; readonly count: number }
+  /** What does the exporter's name stand for? */
+  | { readonly event: "lookUp" }
   /** The exporter is being stopped. */
   | { readonly event: "shuttingDown" }
   /** The export has another size now, in bytes. */

@@ -7,6 +7,7 @@ import { lookup } from "node:dns/promises";
 import { formatHostPort, formatRemote, type HostPort } from "../engine/control/address.ts";
 import { cipherNumbers, digestNumbers } from "../engine/control/algorithms.ts";
 import { printable } from "../engine/control/printable.ts";
+import type { Engine } from "../engine/engine.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
 import { Access, type Holder, IDENTITY_BYTES } from "../protocol/grant.ts";
@@ -15,7 +16,10 @@ import type { ClientDoor } from "../protocol/client_door.ts";
 import type { Connector, ConnectTarget } from "./connector.ts";
 import { MutationLedger } from "./ledger.ts";
 import type { ChannelOptions } from "./options.ts";
-import { ClientSession, type SessionOwner } from "./session.ts";
+import { OverlapTable } from "./overlap.ts";
+import { leaseMs, type Patience } from "./patience.ts";
+import type { ReconnectPlan } from "./reconnect.ts";
+import { ClientSession, type LanePlace, type SessionOwner } from "./session.ts";
 
 /** What is to be opened, and how. It can be sent to another thread. */
 export interface OpenOptions {
@@ -35,7 +39,16 @@ export interface OpenOptions {
   readonly session?: Uint8Array;
   /** The memory of the session's {@link MutationLedger}, where several threads share it. */
   readonly ledger?: SharedArrayBuffer;
+  /** The memory of its {@link OverlapTable}, likewise, with room for the slots of each lane's thread. */
+  readonly overlaps?: { readonly memory: SharedArrayBuffer; readonly slotsOfLane: number };
+  /** How long the session lives without its connection; without it no longer than that. */
+  readonly patience?: Patience;
 }
+
+/** What a patient session needs of the world. */
+export type Surroundings = Pick<ReconnectPlan, "lookup" | "random">;
+
+const ALONE: Surroundings = { lookup: null, random: Math.random };
 
 /** A session that was granted. */
 export interface OpenedSession {
@@ -60,13 +73,23 @@ export async function resolveTarget(
 ): Promise<ConnectTarget> {
   const where = formatHostPort(host, port);
   const target = { where, ciphers: cipherNumbers(ciphers), digests: digestNumbers(digests), key };
-  const numeric = ipAddress(host, port);
-  if (numeric !== null) return { ...target, addresses: [numeric] };
-  const found = await lookup(host, { all: true }).catch(() => []);
-  const addresses = found.map(({ address }) => ipAddress(address, port))
-    .filter((address): address is SocketAddress => address !== null);
+  const addresses = await lookUp({ host, port });
   if (addresses.length === 0) throw new Error(`the name ${host} is not known`);
   return { ...target, addresses };
+}
+
+/** What a host's name stands for at the moment, or what its address is; none where it is not known. */
+export async function lookUp({ host, port }: HostPort): Promise<SocketAddress[]> {
+  const numeric = ipAddress(host, port);
+  if (numeric !== null) return [numeric];
+  const found = await lookup(host, { all: true }).catch(() => []);
+  return found.map(({ address }) => ipAddress(address, port))
+    .filter((address): address is SocketAddress => address !== null);
+}
+
+/** Whether a host is named by its address, so that there is nothing to look up. */
+export function isAddress({ host, port }: HostPort): boolean {
+  return ipAddress(host, port) !== null;
 }
 
 /** A session in the making. */
@@ -80,6 +103,7 @@ export interface Opening {
  *
  * @param owner is told of the session's end
  * @param failed gets the reason, for people, without a capital or a full stop
+ * @param around how a patient session finds its way back; without it by the addresses that are known
  */
 export function openSession(
   connector: Connector,
@@ -87,20 +111,22 @@ export function openSession(
   owner: SessionOwner,
   opened: (result: OpenedSession) => void,
   failed: (reason: string) => void,
+  around = ALONE,
 ): Opening {
   const request = {
     export: options.name,
     session: options.session ?? crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES)),
     access: options.readOnly ? Access.READ : Access.READ_WRITE,
     holder: options.holder,
-    leaseMs: null,
+    leaseMs: options.patience === undefined ? null : leaseMs(options.patience),
     depth: options.depth,
     maxPayload: SLOT_PAYLOAD_BYTES,
     lanes: options.lanes ?? 1,
     steal: options.steal,
     resume: null,
   };
-  return enter(connector, options, 0, (door) => door.open(request), owner, opened, failed);
+  const { session } = request;
+  return enter(connector, { ...options, session }, 0, (door) => door.open(request), owner, opened, failed, around);
 }
 
 /**
@@ -116,22 +142,25 @@ export function joinLane(
   owner: SessionOwner,
   opened: (result: OpenedSession) => void,
   failed: (reason: string) => void,
+  around = ALONE,
 ): Opening {
   const { session, depth } = options;
   const request = { session, lane, generation: 1, depth, maxPayload: SLOT_PAYLOAD_BYTES, fresh: false };
-  return enter(connector, options, lane, (door) => door.join(request), owner, opened, failed);
+  return enter(connector, options, lane, (door) => door.join(request), owner, opened, failed, around);
 }
 
 function enter(
   connector: Connector,
-  options: OpenOptions,
+  options: OpenOptions & { readonly session: Uint8Array },
   lane: number,
   ask: (door: ClientDoor) => void,
   owner: SessionOwner,
   opened: (result: OpenedSession) => void,
   failed: (reason: string) => void,
+  around: Surroundings,
 ): Opening {
   const { engine } = connector;
+  const { patience } = options;
   const controlSlots = engine.slots.reserve(1);
   if (controlSlots === null) {
     let isCancelled = false;
@@ -140,14 +169,15 @@ function enter(
     return { cancel: () => isCancelled = true };
   }
   let session: ClientSession | null = null;
-  const connection = connector.connect(options.target, {
+  const target = patience === undefined ? options.target : { ...options.target, connectMs: patience.connectMs };
+  const connection = connector.connect(target, {
     ready: ask,
     granted: (grant) => {
-      const ledger = new MutationLedger(options.ledger);
-      const granted = new ClientSession(engine, controlSlots, grant, owner, { lane, ledger });
-      session = granted;
       // Once the session has its stream, and the lane's first frames are taken.
       const { cipher, digest, address } = connection;
+      const plan = planOf(connector, options, lane, address, around);
+      const granted = new ClientSession(engine, controlSlots, grant, owner, placeOf(engine, options, lane, plan));
+      session = granted;
       const tell = () => session !== null && opened({ session: granted, cipher, digest, address });
       engine.timers.schedule({ expire: tell }, 0, engine.now);
       return granted;
@@ -173,6 +203,27 @@ function enter(
       engine.slots.release(controlSlots);
     },
   };
+}
+
+function placeOf(engine: Engine, options: OpenOptions, lane: number, plan: ReconnectPlan | null): LanePlace {
+  const { overlaps } = options;
+  const ledger = new MutationLedger(options.ledger);
+  if (overlaps === undefined) return { lane, ledger, plan };
+  if (engine.slots.count > overlaps.slotsOfLane) throw new Error("There is no room for all slots of the lane's thread");
+  return { lane, ledger, plan, overlaps: new OverlapTable(overlaps.memory, lane * overlaps.slotsOfLane) };
+}
+
+function planOf(
+  connector: Connector,
+  options: OpenOptions & { readonly session: Uint8Array },
+  lane: number,
+  address: SocketAddress,
+  around: Surroundings,
+): ReconnectPlan | null {
+  const { patience, target, session, name, readOnly, holder, depth, lanes = 1 } = options;
+  if (patience === undefined) return null;
+  const wishes = { session, lane, name, readOnly, holder, depth, maxPayload: SLOT_PAYLOAD_BYTES, lanes };
+  return { connector, target, patience, address, ...wishes, ...around };
 }
 
 /** What an export is called in messages: `HOST/NAME`, or with the port where it is not the usual one. */

@@ -8,7 +8,9 @@ import { asUsage, type OptionSpec, type ParsedArguments } from "../engine/contro
 import { usageFailure } from "../engine/control/failure.ts";
 import { type Key, readKeyFile } from "../engine/control/key_file.ts";
 import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
+import { formatDuration, parseDuration } from "../engine/duration.ts";
 import type { LoopChoice } from "../engine/thread.ts";
+import type { Patience } from "./patience.ts";
 
 /** As `DEPTH_MAX` of the protocol's specification. */
 const DEPTH_MAX = 1024;
@@ -16,6 +18,16 @@ const DEPTH_MAX = 1024;
 const DEPTH_DEFAULT = 128;
 /** As `NAME_BYTES_MAX` of the protocol's specification. */
 const HOLDER_BYTES_MAX = 255;
+
+/** The longest time that an option takes: a day, as the longest lease. */
+const TIME_MS_MAX = 86_400_000;
+/** More would be "forever" by another name. */
+const RESENDS_MAX = 1_000_000;
+/**
+ * How patient an attachment is unless told otherwise. Three pings and their answers can get lost or held up before a
+ * connection counts as dead, and an exporter's machine has time to start again before a request fails.
+ */
+export const PATIENCE: Patience = { resendMs: 5000, resends: 20, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 };
 
 /** How a client speaks to an exporter. */
 export interface ChannelOptions {
@@ -76,6 +88,59 @@ export const SESSION_OPTIONS: readonly OptionSpec[] = [
   },
   ...CHANNEL_OPTIONS,
 ];
+
+/** The options of a command whose session outlives its connections. */
+export const PATIENCE_OPTIONS: readonly OptionSpec[] = [
+  {
+    name: "--resend-interval",
+    value: "TIME",
+    help: `ask after a request that has no answer for so long (default: ${formatDuration(PATIENCE.resendMs)})`,
+  },
+  {
+    name: "--resends",
+    value: "N",
+    help: `how often, without life, before it fails; "forever" never gives up (default: ${PATIENCE.resends})`,
+  },
+  {
+    name: "--connect-timeout",
+    value: "TIME",
+    help: `how long each address may take (default: ${formatDuration(PATIENCE.connectMs)})`,
+  },
+  {
+    name: "--ping-interval",
+    value: "TIME",
+    help: `ping an exporter that is silent for so long (default: ${formatDuration(PATIENCE.pingIdleMs)})`,
+  },
+  {
+    name: "--dead-after",
+    value: "TIME",
+    help: `give up a connection that is silent for so long (default: ${formatDuration(PATIENCE.deadMs)})`,
+  },
+];
+
+/**
+ * Reads {@link PATIENCE_OPTIONS}.
+ *
+ * @throws {Failure} where one cannot be understood
+ */
+export function patienceOptions(args: ParsedArguments): Patience {
+  const time = (name: string) => args.read(name, (text) => parseDuration(text, TIME_MS_MAX));
+  const resends = args.value("--resends") === "forever" ? Infinity : args.integer("--resends", 1, RESENDS_MAX);
+  const patience = {
+    resendMs: time("--resend-interval") ?? PATIENCE.resendMs,
+    resends: resends ?? PATIENCE.resends,
+    connectMs: time("--connect-timeout") ?? PATIENCE.connectMs,
+    pingIdleMs: time("--ping-interval") ?? PATIENCE.pingIdleMs,
+    deadMs: time("--dead-after") ?? PATIENCE.deadMs,
+  };
+  if (patience.deadMs <= patience.pingIdleMs) {
+    throw usageFailure(
+      `--dead-after (${formatDuration(patience.deadMs)}) has to be longer than --ping-interval ` +
+        `(${formatDuration(patience.pingIdleMs)}): silence alone does not say that the exporter is dead`,
+    );
+  }
+  return patience;
+}
 
 /**
  * Reads {@link CHANNEL_OPTIONS}.

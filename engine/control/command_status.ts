@@ -10,6 +10,7 @@ import { announce, table } from "./output.ts";
 import { printable } from "./printable.ts";
 import { type DaemonRecord, RuntimeDirectory } from "./runtime.ts";
 import { callControl } from "./socket.ts";
+import { formatDuration } from "../duration.ts";
 import { formatSize } from "../size.ts";
 
 /** A daemon's main thread is never on the path of an I/O, so it answers at once or is in trouble. */
@@ -225,8 +226,25 @@ export function channelOf(status: Record<string, unknown> | null): string {
   return parts.join(", ");
 }
 
-function healthOf(status: Record<string, unknown> | null): string {
+/** What is shown of an attachment's lanes that have no connection. */
+interface ShownReconnecting {
+  readonly lanes: number;
+  readonly forMs: number;
+  readonly waiting: number;
+  readonly nextMs: number;
+}
+
+/** How an attachment is: `connected`, or `reconnecting, 3.2 s, 17 transactions waiting, next try in 0.4 s`. */
+export function healthOf(status: Record<string, unknown> | null): string {
   if (typeof status?.failure === "string") return `failed: ${printable(status.failure)}`;
+  const reconnecting = status?.reconnecting as ShownReconnecting | null | undefined;
+  if (reconnecting !== null && reconnecting !== undefined) {
+    const { lanes, forMs, waiting, nextMs } = reconnecting;
+    const of = Number(status!.lanes) > 1 ? ` ${lanes} of ${status!.lanes} lanes` : "";
+    const many = waiting === 1 ? "1 transaction" : `${waiting} transactions`;
+    const next = nextMs === 0 ? "trying now" : `next try in ${formatDuration(nextMs)}`;
+    return `reconnecting${of}, ${formatDuration(forMs)}, ${many} waiting, ${next}`;
+  }
   return status?.connected === false ? "not connected" : "connected";
 }
 

@@ -147,20 +147,28 @@ Deno.test(
 
 for (const way of ["a signal", "dst detach"] as const) {
   Deno.test(
-    `writes that no flush could cover make ${way} end with exit code 1 and say what may be lost`,
+    `writes that are lost with the exporter's memory make ${way} end with exit code 1 and say what may be lost`,
     Workplace.test(async (place) => {
       place.file("disk.img", 8 * MIB);
-      // Whatever the folder's filesystem, its writes need a flush.
-      const { daemon: exporter, address } = await place.exporter("disk.img", "--layer", "volatile:8M");
+      // It keeps what no flush covers in its memory.
+      const served = ["disk.img", "--layer", "volatile:8M"];
+      const { daemon: exporter, address } = await place.exporter(...served);
       const nbd = `unix:${place.folder}/nbd.sock`;
       const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
       await daemon.waitFor("attached");
       const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
       await writePattern(disk, 4 * MIB, 5);
       await disk.write(0, new Uint8Array(4096));
+      await exporter.stop("SIGKILL");
+      await place.exporterAt(address, ...served);
+      // It waits for the exporter, and then there is nothing that a write could stand on.
+      await assert.rejects(disk.write(0, new Uint8Array(4096)), /error/);
+      await assert.rejects(disk.flush(), /error/);
+      await disk.read(0, new Uint8Array(4096));
       await disk.close();
-      Deno.kill(exporter.pid, "SIGKILL");
-      await exporter.result();
+      const { connected, failure } = JSON.parse((await place.run("status", "--json")).stdout).attachments[0].status;
+      assert.equal(connected, true);
+      assert.match(failure, /what was written last and not flushed is lost/);
       if (way === "a signal") Deno.kill(daemon.pid, "SIGTERM");
       else await place.fails(1, /is detached, but .* may be lost/, "detach", nbd);
       const { code, stderr } = await daemon.result();
@@ -172,26 +180,52 @@ for (const way of ["a signal", "dst detach"] as const) {
 }
 
 Deno.test(
-  "where a flush has covered every write, an exporter that died in between takes nothing away: detach says all is well",
+  "without a connection what is not flushed is not detached, unless forced; what is flushed is",
   Workplace.test(async (place) => {
     place.file("disk.img", 8 * MIB);
     const { daemon: exporter, address } = await place.exporter("disk.img", "--layer", "volatile:8M");
-    const nbd = `unix:${place.folder}/nbd.sock`;
-    const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
-    await daemon.waitFor("attached");
-    const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
-    await disk.write(0, new Uint8Array(4096));
-    await disk.flush();
-    await disk.read(0, new Uint8Array(4096));
-    Deno.kill(exporter.pid, "SIGKILL");
+    const nbd = (name: string) => `unix:${place.folder}/${name}.sock`;
+    const attached = async (name: string) => {
+      const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd(name));
+      await daemon.waitFor("attached");
+      const disk = await NbdDisk.connect(`${place.folder}/${name}.sock`);
+      await disk.write(0, new Uint8Array(4096));
+      if (name === "flushed") await disk.flush();
+      await disk.read(0, new Uint8Array(4096));
+      await disk.close();
+      return daemon;
+    };
+    const flushed = await attached("flushed");
+    assert.equal((await place.run("detach", nbd("flushed"))).code, 0);
+    assert.equal((await flushed.result()).code, 0);
+    const again = await attached("flushed");
+    exporter.signal("SIGKILL");
     await exporter.result();
-    await assert.rejects(disk.write(0, new Uint8Array(4096)), /error/);
-    await disk.close();
-    const { code, stderr } = await place.run("detach", nbd);
+    const away = /reconnecting, [\d.]+ s, 0 transactions waiting, (next try in [\d.]+ s|trying now)/;
+    while (!away.test((await place.run("status")).stdout));
+    const { code, stderr } = await place.run("detach", nbd("flushed"));
     assert.equal(code, 0, stderr);
-    const result = await daemon.result();
-    assert.equal(result.code, 0, result.stderr);
-    assert.match(result.stderr, /^[^\n]* \[error\] client: The disk is lost: [^\n]*\n$/);
+    const result = await again.result();
+    assert.equal(result.code, 0);
+    assert.match(
+      result.stderr,
+      /^[^\n]* \[warning\] [^\n]*; requests wait until [^\n]*\n[^\n]* The exporter is told nothing[^\n]*\n$/,
+    );
+
+    const { daemon: second } = await place.exporterAt(address, "disk.img", "--layer", "volatile:8M");
+    const daemon = await attached("dirty");
+    await second.stop("SIGKILL");
+    while (!away.test((await place.run("status")).stdout));
+    await place.fails(
+      1,
+      /has had no connection for .* what was written last is not flushed: .*--force/,
+      "detach",
+      nbd("dirty"),
+    );
+    daemon.signal("SIGTERM");
+    assert.match(String((await daemon.waitFor("refused")).reason), /has had no connection for/);
+    assert.equal((await place.run("detach", nbd("dirty"), "--force")).code, 0);
+    assert.match((await daemon.result()).stderr, /\[error\] [^\n]*As it was forced: the last flush failed/);
   }),
 );
 

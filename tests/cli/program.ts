@@ -74,6 +74,13 @@ export class Workplace {
     return { daemon, address: String(event.address) };
   }
 
+  /** Starts an exporter that was there before, with the same state, where it was. */
+  async exporterAt(address: string, ...args: string[]): Promise<{ daemon: DaemonChild }> {
+    const daemon = this.daemon("export", ...args, "--listen", address, "--state-dir", `${this.folder}/state`);
+    await daemon.waitFor("listening");
+    return { daemon };
+  }
+
   /** A free port, and a state directory that is this test's. */
   exportOptions(): string[] {
     return ["--listen", "127.0.0.1:0", "--state-dir", `${this.folder}/state`];

@@ -168,7 +168,7 @@ testEachLoop("each lane has its own handshake, and they carry one session", asyn
   const channel = { ciphers: ["chacha20-poly1305"], digests: ["blake2b-256"], key: copyOf(key) };
   const target = await resolveTarget(exporter, channel);
   const open = { target, name: "disk", readOnly: false, steal: false, depth: 16, holder: "a test" };
-  const options = { open, lanes: 3, frontend: "nbd", loop, crypto: "auto" } as const;
+  const options = { open, lookUp: null, lanes: 3, frontend: "nbd", loop, crypto: "auto" } as const;
   const threads = await LaneThreads.open(options, new AbortController().signal);
   assert.equal(threads.count, 3);
   assert.equal(cipherName(threads.shape.cipher), "chacha20-poly1305");

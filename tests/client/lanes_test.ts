@@ -154,7 +154,7 @@ testEachLoop("a lane that was not granted, or of a session that is not there, is
 async function openThreads(loop: LoopName, exporter: TestExporter, lanes: number, signal?: AbortSignal) {
   const target = await resolveTarget(exporter, plainChannel(loop));
   const open = { target, name: "disk", readOnly: false, steal: false, depth: 16, holder: "a test" };
-  const options = { open, lanes, frontend: "nbd", loop, crypto: "wasm" } as const;
+  const options = { open, lookUp: null, lanes, frontend: "nbd", loop, crypto: "wasm" } as const;
   return await LaneThreads.open(options, signal ?? new AbortController().signal);
 }
 
@@ -163,7 +163,7 @@ for (const loop of LOOPS) {
     await using exporter = await exporterOf(loop);
     const threads = await openThreads(loop, exporter, 4);
     assert.deepEqual([threads.count, threads.shape.lanes, threads.loop], [4, 4, loop]);
-    assert.deepEqual(await threads.status(), { connected: true, inFlight: 0, clients: 0 });
+    assert.deepEqual(await threads.status(), { connected: true, inFlight: 0, clients: 0, reconnecting: null });
     assert.equal((await exporter.running.status()).exports[0].sessions[0].lanes, 4);
     await threads.leave();
     assert.equal(threads.failure, null);
