@@ -199,11 +199,12 @@ export class Application implements BlockClient, AttachmentOwner {
 
   #attach(): void {
     const { world, thread } = { world: this.#world, thread: this.#thread };
-    this.#writer = world.nextWriter();
+    const session = world.bytes16();
+    this.#writer = world.nextWriter(session);
     const { make, readOnly, depth, lanes } = this.#options;
     const wish = {
       writer: this.#writer,
-      session: world.bytes16(),
+      session,
       readOnly,
       steal: this.#steals && !readOnly,
       depth,
@@ -370,7 +371,7 @@ export class Application implements BlockClient, AttachmentOwner {
       return;
     }
     if (operation === Operation.FLUSH) {
-      if (status === 0) checker.flushed(use.flushAt);
+      if (status === 0) checker.flushed(use.flushAt, this.#writer);
       else counters.count("flushes that failed");
       return;
     }

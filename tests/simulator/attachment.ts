@@ -169,7 +169,6 @@ export class SessionAttachment implements Attachment, SessionOwner {
       session.close();
       return;
     }
-    if (lane === 0 && !this.#wish.readOnly) this.#host.world.checker.granted(this.#wish.writer);
     if (session.failure !== null) return;
     const lanes = Math.min(this.#wish.lanes, this.#sessions[0].grant.lanes);
     if (lane + 1 < lanes) this.#enter(lane + 1);

@@ -47,6 +47,8 @@ interface Value {
   readonly value: number;
   /** When its mutation ended. */
   readonly endedAt: number;
+  /** Whose mutation it was that was acknowledged; 0 where it was not. */
+  readonly by: number;
 }
 
 interface OldValue extends Value {
@@ -56,13 +58,17 @@ interface OldValue extends Value {
 
 class Block {
   /** What it may hold, beside what is pending. */
-  values: Value[] = [{ value: 0, endedAt: 0 }];
+  values: Value[] = [{ value: 0, endedAt: 0, by: 0 }];
   /** What it held and may hold again after a crash. */
   old: OldValue[] = [];
+  /** What may have come back in a crash. */
+  revived: Value[] = [];
   /** What it held since the first of the present reads began. */
   recent: { readonly value: number; readonly replacedAt: number }[] = [];
   readonly pending: Mutation[] = [];
   readers = 0;
+  /** It was lost by the disk, and who has used it since was not told. */
+  isTainted = false;
   /** What the latest read has found, and when that had ended. */
   seen = 0;
   seenAt = 0;
@@ -78,6 +84,7 @@ export class Checker {
   #crashedAt = 0;
   /** Writers that another has taken over from. */
   readonly #superseded = new Set<number>();
+  readonly #hasWritten = new Set<number>();
   readonly #pending = new Set<Mutation>();
   /** Mutations that were given up. */
   readonly #expired = new Set<Mutation>();
@@ -113,6 +120,7 @@ export class Checker {
   ): Mutation {
     const value = zeroes || optional ? 0 : this.#nextValue++;
     const startedAt = this.#moment++;
+    this.#hasWritten.add(writer);
     // Whoever was taken over from is not to change anything any more.
     const isOver = this.#superseded.has(writer);
     const mutation: Mutation = { value, first, blocks, writer, fua, optional, startedAt, isOver, expiredAt: Infinity };
@@ -127,13 +135,14 @@ export class Checker {
     if (mutation.isOver) return;
     const { value, first, blocks, startedAt, optional, fua } = mutation;
     this.#settleExpired(mutation);
-    // Its acknowledgement may be from before the crash, in which it may be lost.
-    if (startedAt < this.#crashedAt && !fua) return this.settle(mutation);
+    const { writer } = mutation;
     const now = this.#end(mutation);
+    // Its acknowledgement may be from before the crash, in which it may be lost.
+    const mayBeLost = startedAt < this.#crashedAt && !fua;
     for (let i = first; i < first + blocks; i++) {
       const block = this.#blocks[i];
       if (optional) {
-        block.values.push({ value, endedAt: now });
+        block.values.push({ value, endedAt: now, by: writer });
         continue;
       }
       const kept: Value[] = [];
@@ -143,10 +152,17 @@ export class Checker {
           continue;
         }
         if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now });
-        if (!fua) block.old.push({ ...one, replacedAt: now });
+        if (mayBeLost) block.revived.push(one);
+        else if (!fua) block.old.push({ ...one, replacedAt: now });
       }
-      kept.push({ value, endedAt: now });
+      kept.push({ value, endedAt: now, by: writer });
       block.values = kept;
+      block.isTainted &&= mayBeLost;
+      if (block.revived.length > 0 && !mayBeLost) {
+        if (!fua) { for (const one of block.revived) block.old.push({ ...one, replacedAt: now }); }
+        for (const one of block.revived) block.recent.push({ value: one.value, replacedAt: now });
+        block.revived = [];
+      }
       if (block.old.length === 0) continue;
       if (fua) block.old = block.old.filter((one) => one.endedAt > startedAt);
       else for (const one of block.old) if (one.endedAt < startedAt && one.replacedAt > now) one.replacedAt = now;
@@ -181,11 +197,15 @@ export class Checker {
 
   #settleAt(mutation: Mutation, endedAt: number): void {
     const { value, first, blocks } = mutation;
-    for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push({ value, endedAt });
+    for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push({ value, endedAt, by: 0 });
   }
 
   /** A writer was granted the disk alone: nothing of any other can land any more. */
   granted(writer: number): void {
+    if (this.#superseded.has(writer) && this.#hasWritten.has(writer)) {
+      throw new Violation(`session ${writer} goes on although another has taken over from it`);
+    }
+    this.#superseded.delete(writer);
     for (const mutation of [...this.#pending]) {
       if (mutation.writer === writer) continue;
       this.#superseded.add(mutation.writer);
@@ -230,10 +250,18 @@ export class Checker {
     return this.#moment++;
   }
 
-  /** A FLUSH has succeeded. */
-  flushed(startedAt: number): void {
+  /**
+   * A FLUSH has succeeded: nothing is lost of what its session was told is done. One that has outlived a crash vouches for
+   * what it had written before.
+   */
+  flushed(startedAt: number, writer: number): void {
+    const vouches = startedAt > this.#crashedAt;
     for (const block of this.#blocks) {
       if (block.old.length > 0) block.old = block.old.filter((one) => one.replacedAt > startedAt);
+      if (!vouches || block.revived.length === 0) continue;
+      if (block.isTainted || !block.values.every(({ by, endedAt }) => by === writer && endedAt < startedAt)) continue;
+      for (const { value } of block.revived) block.recent.push({ value, replacedAt: this.#moment });
+      block.revived = [];
     }
   }
 
@@ -242,7 +270,11 @@ export class Checker {
    * what they held before may come back until they are written again.
    */
   taint(blocks: Iterable<number>): void {
-    for (const i of blocks) for (const one of this.#blocks[i].old) one.replacedAt = Infinity;
+    for (const i of blocks) {
+      const block = this.#blocks[i];
+      block.isTainted = true;
+      for (const one of block.old) one.replacedAt = Infinity;
+    }
   }
 
   /** The exporter's machine has crashed, and nobody makes up for what was not flushed. */
@@ -250,7 +282,7 @@ export class Checker {
     const now = this.#moment++;
     this.#crashedAt = now;
     for (const block of this.#blocks) {
-      for (const { value } of block.old) block.values.push({ value, endedAt: now });
+      for (const one of block.old) block.revived.push({ ...one, endedAt: now });
       // What is there is there on stable storage, but nobody knows which.
       block.old = [];
       block.gone = [];
@@ -276,9 +308,11 @@ export class Checker {
     const block = this.#blocks[i];
     for (const one of block.values) if (one.value === value) return;
     for (const one of block.pending) if (one.value === value) return;
+    for (const one of block.revived) if (one.value === value) return;
     for (const one of block.recent) if (one.value === value && one.replacedAt > startedAt) return;
     const legal = [
       ...block.values.map((one) => `${one.value}`),
+      ...block.revived.map((one) => `${one.value} (from before the crash)`),
       ...block.pending.map((one) => `${one.value} (pending)`),
     ];
     throw new Violation(`block ${i} holds ${value}, and may hold ${legal.join(", ")}`);
@@ -291,7 +325,7 @@ export class Checker {
     }
     if (block.seen !== value && block.seen !== 0 && block.seenAt < startedAt) {
       // Without anybody who may still write only one value is legal.
-      if (block.pending.length === 0 && block.values.length === 1) block.gone = [];
+      if (block.pending.length + block.revived.length === 0 && block.values.length === 1) block.gone = [];
       else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
     }
     block.seen = value;
@@ -303,7 +337,7 @@ export class Checker {
     this.#verify(i, value, startedAt);
     const block = this.#blocks[i];
     this.#see(block, i, value, startedAt);
-    if (block.values.length > 1 && block.pending.length === 0 && startedAt > this.#crashedAt) {
+    if (block.values.length > 1 && block.pending.length + block.revived.length === 0 && startedAt > this.#crashedAt) {
       const found = block.values.findLast((one) => one.value === value);
       // Whatever ended after the read began may have come after what it has found.
       if (found !== undefined && block.values.every((one) => one.endedAt < startedAt)) {

@@ -4,22 +4,34 @@
  * @module
  */
 import { StickyFailure } from "../../exporter/backends/sync.ts";
+import { Registry, type Session } from "../../exporter/registry.ts";
 import { Arrival, SlotTable } from "../../protocol/slot_table.ts";
 import { Violation } from "./checker.ts";
 import type { Counters } from "./counters.ts";
 
-let present: Counters | null = null;
+/** Who is told of what is seen. */
+export interface Watcher {
+  readonly counters: Counters;
+  /** A session begins at the exporter: nothing of those before it executes any more. */
+  begun(session: Session): void;
+}
 
-/** Counts what happens from now on. */
-export function watch(counters: Counters | null): void {
-  present = counters;
+let present: Watcher | null = null;
+
+/** Tells somebody from now on, or nobody. */
+export function watch(watcher: Watcher | null): void {
+  present = watcher;
+}
+
+function count(what: string): void {
+  present?.counters.count(what);
 }
 
 const { classify } = SlotTable.prototype;
 SlotTable.prototype.classify = function (slot, sequence, type, range) {
   const arrival = classify.call(this, slot, sequence, type, range);
-  if (arrival === Arrival.DONE) present?.count("duplicates answered from the slot table");
-  else if (arrival === Arrival.EXECUTING) present?.count("duplicates of what executes");
+  if (arrival === Arrival.DONE) count("duplicates answered from the slot table");
+  else if (arrival === Arrival.EXECUTING) count("duplicates of what executes");
   return arrival;
 };
 
@@ -39,8 +51,14 @@ SlotTable.prototype.clear = function () {
   clear.call(this);
 };
 
+const registry = { begin: Registry.prototype.begin };
+Registry.prototype.begin = function (session, record) {
+  registry.begin.call(this, session, record);
+  present?.begun(session);
+};
+
 const { record } = StickyFailure.prototype;
 StickyFailure.prototype.record = function (status) {
-  if (this.status === 0) present?.count("sticky failures");
+  if (this.status === 0) count("sticky failures");
   record.call(this, status);
 };

@@ -5,12 +5,21 @@
  *
  * @module
  */
-import { type BlockClient, type BlockDevice, type Geometry, PENDING } from "../../engine/block.ts";
+import {
+  type BlockClient,
+  type BlockDevice,
+  type Geometry,
+  Operation,
+  PENDING,
+  RequestFlag,
+} from "../../engine/block.ts";
 import type { Random } from "../../engine/random.ts";
 import { Task } from "../../engine/engine.ts";
 import type { Stream } from "../../engine/stream.ts";
 import type { DoorConnection, GrantedLane } from "../../client/connector.ts";
 import { geometryOf } from "../../client/geometry.ts";
+import { MutationLedger } from "../../client/ledger.ts";
+import { isMutation } from "../../client/transactions.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { CLIENT_LANE_CONTROL_BYTES, ClientLane, type ClientLaneHost } from "../../protocol/client_lane.ts";
 import type { ClientDoor } from "../../protocol/client_door.ts";
@@ -48,6 +57,7 @@ export class ResendingAttachment implements Attachment {
   /** An OPEN was asked for whose answer is not known. */
   #mayBeOpen = false;
   identities: Identities | null = null;
+  readonly ledger = new MutationLedger();
   /** How often the exporter has begun the session. */
   incarnation = 0;
   /** Why it is over. */
@@ -127,10 +137,17 @@ export class ResendingAttachment implements Attachment {
       this.#known = Known.THERE;
       this.#mayBeOpen = false;
       this.incarnation++;
-      if (!this.wish.readOnly) world.checker.granted(this.wish.writer);
+      // What is still on its way from before does not count any more.
+      for (const other of this.#lanes) if (other !== lane) other.disturb();
       if (this.incarnation > 1) world.counters.count("sessions resumed");
     }
     this.identities = grant.identities;
+    this.ledger.meet(grant.identities.durability);
+    if (this.ledger.isLost) {
+      world.counters.count("sessions that lost what was acknowledged");
+      this.die("what was acknowledged is lost");
+      return false;
+    }
     const lanes = Math.min(this.wish.lanes, grant.lanes);
     for (let number = this.#lanes.length; number < lanes; number++) {
       const other = new ResendingLane(this, number);
@@ -216,6 +233,7 @@ class ResendingLane implements BlockDevice, ClientLaneHost, GrantedLane {
   #slotOf = new Int32Array(0);
   #operations = new Uint8Array(0);
   #flags = new Uint8Array(0);
+  #marks = new Int32Array(0);
   #clients: (BlockClient | null)[] = [];
   readonly #range = new Float64Array(2);
   #extentBytes = new Uint32Array(0);
@@ -293,6 +311,7 @@ class ResendingLane implements BlockDevice, ClientLaneHost, GrantedLane {
     this.#slotOf[laneSlot] = slot;
     this.#operations[laneSlot] = operation;
     this.#flags[laneSlot] = flags;
+    this.#marks[laneSlot] = this.#session.ledger.mark();
     this.#clients[slot] = client;
     this.#request(laneSlot);
     return PENDING;
@@ -366,6 +385,13 @@ class ResendingLane implements BlockDevice, ClientLaneHost, GrantedLane {
     const slot = this.#slotOf[laneSlot];
     // It was not executed: the next exporter will.
     if (status === -Errno.ESHUTDOWN) return;
+    const { ledger } = this.#session;
+    if (status === 0) {
+      if (this.#operations[laneSlot] === Operation.FLUSH) ledger.cover(this.#marks[laneSlot]);
+      else if (isMutation(this.#operations[laneSlot]) && (this.#flags[laneSlot] & RequestFlag.FUA) === 0) {
+        ledger.acknowledge();
+      }
+    }
     this.#slotOf[laneSlot] = -1;
     this.#extentBytes[slot] = payloadBytes;
     this.#finish(slot, status);
@@ -444,6 +470,7 @@ class ResendingLane implements BlockDevice, ClientLaneHost, GrantedLane {
     this.#slotOf = new Int32Array(grant.slots).fill(-1);
     this.#operations = new Uint8Array(grant.slots);
     this.#flags = new Uint8Array(grant.slots);
+    this.#marks = new Int32Array(grant.slots);
     this.#clients = new Array<BlockClient | null>(slots.count).fill(null);
     this.#extentBytes = new Uint32Array(slots.count);
     return true;

@@ -29,7 +29,7 @@ export function runSeed(
   { requests = REQUESTS, trace }: { readonly requests?: number; readonly trace?: (line: string) => void } = {},
 ): Failure | null {
   const world = new World({ seed, requests, trace });
-  watch(world.counters);
+  watch(world);
   try {
     world.run();
     return null;

@@ -7,6 +7,9 @@ import { Operation } from "../../engine/block.ts";
 import { Engine } from "../../engine/engine.ts";
 import { Random } from "../../engine/random.ts";
 import type { ToDoor } from "../../exporter/messages.ts";
+import type { Session } from "../../exporter/registry.ts";
+import { Access } from "../../protocol/grant.ts";
+import type { Watcher } from "./instruments.ts";
 import { giveArenaBack, type SimArena, takeArena } from "./arenas.ts";
 import { type AttachmentMaker, SessionAttachment } from "./attachment.ts";
 import type { ApplicationOptions, Script } from "./application.ts";
@@ -48,7 +51,7 @@ const makers: Record<Scenario["client"], AttachmentMaker> = {
 };
 
 /** One world. */
-export class World implements Universe {
+export class World implements Universe, Watcher {
   readonly events = new Events();
   readonly random: Random;
   readonly scenario: Scenario;
@@ -66,7 +69,7 @@ export class World implements Universe {
   readonly #faults: Faults;
   readonly #trace: ((line: string) => void) | undefined;
   #submitted = 0;
-  #writers = 0;
+  readonly #writers = new Map<string, number>();
   /** Nothing goes wrong any more, and nothing new is asked for. */
   isEnding = false;
 
@@ -139,8 +142,14 @@ export class World implements Universe {
     return this.bytes16().toHex();
   }
 
-  nextWriter(): number {
-    return ++this.#writers;
+  /** The number of a new session, to be known by its id, too. */
+  nextWriter(id: Uint8Array): number {
+    this.#writers.set(id.toHex(), this.#writers.size + 1);
+    return this.#writers.size;
+  }
+
+  begun(session: Session): void {
+    if (session.access === Access.READ_WRITE) this.checker.granted(this.#writers.get(session.id)!);
   }
 
   /** A request is submitted. */
