@@ -316,8 +316,8 @@ function running(threads: LaneThreads, frontend: Frontend, key: string | null): 
  * @throws {Error} when one is needed, unless it is forced
  */
 async function isAwayInPeace(threads: LaneThreads, force: boolean, place: string | null): Promise<boolean> {
-  const { reconnecting, inFlight } = await threads.status();
-  if (reconnecting === null) return false;
+  const { reconnecting, inFlight, isFirstAway } = await threads.status();
+  if (reconnecting === null || (!isFirstAway && reconnecting.waiting === 0)) return false;
   if (inFlight === 0 && !threads.hasUncovered) {
     log.warning("The exporter is told nothing of it, as there is no connection: it may keep the export for a while");
     return true;

@@ -95,6 +95,9 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         return;
       case "flush":
         return this.#flush(reply);
+      case "hurry":
+        this.#session?.hurry();
+        return reply.answer();
       case "addresses":
         this.#foundAddresses?.(question.addresses);
         this.#foundAddresses = null;

@@ -43,6 +43,8 @@ type LaneThread = Thread<AttachQuestion, AttachEvent>;
 export interface LanesState extends Omit<SessionState, "away"> {
   /** Where some of them are that have no connection and are coming back; else null. */
   readonly reconnecting: Reconnecting | null;
+  /** Whether lane 0 is one of them, without which the session cannot be ended. */
+  readonly isFirstAway: boolean;
 }
 
 /** The lanes that have no connection and are coming back. */
@@ -144,6 +146,7 @@ export class LaneThreads {
       inFlight: states.reduce((sum, { inFlight }) => sum + inFlight, 0),
       clients: states.reduce((sum, { clients }) => sum + clients, 0),
       reconnecting: reconnectingOf(states),
+      isFirstAway: states[0].away !== null,
     };
   }
 
@@ -279,6 +282,7 @@ class Crew {
       case "back":
         this.#isShuttingDown = false;
         this.#outage.ended(lane, event.awayMs, event.resent);
+        for (const other of this.#outage.lanes) this.threads[other].ask({ ask: "hurry" }).catch(() => {});
         return this.#judge();
       case "expired":
         return this.#outage.expired(event.count);

@@ -67,6 +67,8 @@ export type AttachQuestion =
   | { readonly ask: "queueEnd" }
   /** Everything that was acknowledged on any lane is put on stable storage. */
   | { readonly ask: "flush" }
+  /** Another lane has a connection again: if this one has none, now is the time to try. */
+  | { readonly ask: "hurry" }
   /** What the exporter's name stands for now: the answer to `lookUp`. None where that is not known. */
   | { readonly ask: "addresses"; readonly addresses: readonly SocketAddress[] }
   /** Drop the connection: what is under way fails. The reason is for people. */

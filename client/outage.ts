@@ -16,6 +16,11 @@ export class Outage {
   #resent = 0;
   #expired = 0;
 
+  /** The lanes that have no connection. */
+  get lanes(): Iterable<number> {
+    return this.#lanes;
+  }
+
   /**
    * A lane has lost its connection.
    *

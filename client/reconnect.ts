@@ -122,6 +122,13 @@ export class Reconnector implements TimerHandler {
     this.#await();
   }
 
+  /** Makes the next try now: there is reason to believe that it helps. */
+  hurry(): void {
+    if (!this.#isRunning || this.#dueAt < 0) return;
+    this.#dueAt = this.#plan.connector.engine.now;
+    this.#schedule(this.#dueAt);
+  }
+
   /** Gives up. */
   stop(): void {
     this.#isRunning = false;

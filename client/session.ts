@@ -29,7 +29,7 @@ const TICK_MS = 1000;
 /** And how often in the time after which a request is overdue. */
 const TICKS = 4;
 /** A connection that lives for so long was of use, in milliseconds, even if nobody asked for anything. */
-const PROVEN_MS = 5000;
+const PROVEN_MS = 1000;
 /**
  * Where the kernel takes this long to accept bytes it has waited for the peer to take others: on a slow link that is all
  * the life there is for a while. Bytes that it accepts at once tell nothing of the peer.
@@ -249,6 +249,11 @@ export class ClientSession
     this.#isAborted = true;
     if (this.#stream !== null) this.#drop(reason);
     else if (this.#awayMs >= 0) this.#end({ errno: -Errno.EIO, reason });
+  }
+
+  /** Makes the next try to connect now, if the lane is away: another lane has found its way. */
+  hurry(): void {
+    this.#reconnector?.hurry();
   }
 
   /** Gives back what the session holds; after {@link leave}, or when it is lost. A connection that is left is dropped. */

@@ -163,7 +163,13 @@ for (const loop of LOOPS) {
     await using exporter = await exporterOf(loop);
     const threads = await openThreads(loop, exporter, 4);
     assert.deepEqual([threads.count, threads.shape.lanes, threads.loop], [4, 4, loop]);
-    assert.deepEqual(await threads.status(), { connected: true, inFlight: 0, clients: 0, reconnecting: null });
+    assert.deepEqual(await threads.status(), {
+      connected: true,
+      inFlight: 0,
+      clients: 0,
+      reconnecting: null,
+      isFirstAway: false,
+    });
     assert.equal((await exporter.running.status()).exports[0].sessions[0].lanes, 4);
     await threads.leave();
     assert.equal(threads.failure, null);
