@@ -82,9 +82,11 @@ export class Reconnector implements TimerHandler {
   #generation = 1;
   /**
    * Whether the exporter may know other requests of the lane than this side: it had no such session, which lane 0 may have
-   * opened anew meanwhile, or nothing came of the connection before. To send everything as new is no harm.
+   * opened anew meanwhile, or nothing came of a connection on which requests were sent again. To send them as new is no harm.
    */
   #isInDoubt = false;
+  /** Whether the lane was joined last with what the exporter knew of it. */
+  #isResumed = false;
   #known: readonly SocketAddress[];
   /** Where the lane was connected last. */
   #good: SocketAddress;
@@ -116,7 +118,7 @@ export class Reconnector implements TimerHandler {
    */
   start(wasOfUse: boolean): void {
     if (wasOfUse) this.#backoff.reset();
-    this.#isInDoubt = !wasOfUse;
+    this.#isInDoubt = !wasOfUse && this.#isResumed;
     this.#isRunning = true;
     this.reason = null;
     this.#await();
@@ -207,6 +209,7 @@ export class Reconnector implements TimerHandler {
           this.#connection = null;
           if (granted === null) return null;
           this.#isRunning = false;
+          this.#isResumed = !isClean;
           this.#good = address;
           this.reason = null;
           return granted;

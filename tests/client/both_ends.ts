@@ -5,6 +5,10 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { Connector } from "../../client/connector.ts";
+import { MutationLedger } from "../../client/ledger.ts";
+import { PATIENCE } from "../../client/options.ts";
+import type { ReconnectPlan } from "../../client/reconnect.ts";
 import { ClientSession } from "../../client/session.ts";
 import { type CryptoChoice, makeCryptography } from "../../engine/cryptography.ts";
 import { arenaBytes, Engine } from "../../engine/engine.ts";
@@ -135,11 +139,14 @@ export class BothEnds implements StreamOwner {
     const controlSlots = engine.slots.reserve(1)!;
     this.stream.start(
       new Opening(engine, this.stream, handoff(CLIENT_KEY, EXPORTER_KEY, 0), (granted) => {
-        this.session = new ClientSession(engine, controlSlots, granted, {
-          onLost: (reason) => this.reasons.push(reason),
+        const owner = {
+          onLost: (reason: string) => this.reasons.push(reason),
           onShuttingDown: () => {},
           onResized: () => {},
-        });
+          onAway: (reason: string) => this.reasons.push(reason),
+        };
+        const place = { lane: 0, ledger: new MutationLedger(), plan: patientPlan(engine) };
+        this.session = new ClientSession(engine, controlSlots, granted, owner, place);
         this.session.connect(this.stream, handoff(CLIENT_KEY, EXPORTER_KEY, 1));
         this.#isOpen = true;
       }),
@@ -179,6 +186,27 @@ export class BothEnds implements StreamOwner {
   onClosed(stream: Stream, errno: number): void {
     this.session.onClosed(stream, errno);
   }
+}
+
+/** A session as attachments have it, but that its connection is never lost here. */
+function patientPlan(engine: Engine): ReconnectPlan {
+  const address = { family: "ipv4", host: "127.0.0.1", port: 1 } as const;
+  return {
+    connector: new Connector(engine),
+    target: { where: "nowhere", addresses: [address], digests: [] },
+    patience: PATIENCE,
+    session: new Uint8Array(16),
+    lane: 0,
+    name: "disk",
+    readOnly: false,
+    holder: "a test",
+    depth: 1,
+    maxPayload: 4096,
+    lanes: 1,
+    address,
+    lookup: null,
+    random: () => 0,
+  };
 }
 
 function makeEngine(options: BothEndsOptions, bytes: number): Engine {

@@ -22,6 +22,8 @@ export interface GrantWish {
   readonly payloadBytes?: number;
   readonly leaseMs?: number;
   readonly lanes?: number;
+  /** What instance, durability epoch and storage are made of; 1, 2 and 3 if not given. */
+  readonly identities?: readonly [number, number, number];
   /** The type of a TLV that is left out. */
   readonly without?: number;
 }
@@ -36,7 +38,7 @@ function u64(value: number): Uint8Array {
 /** The TLVs that grant an OPEN. */
 export function grantTlvs(wish: GrantWish = {}): Uint8Array {
   const { slots = 8, maxPayload = 65536 } = wish;
-  const identities = join(...[1, 2, 3].map((fill) => new Uint8Array(16).fill(fill)), u64(77));
+  const identities = join(...(wish.identities ?? [1, 2, 3]).map((fill) => new Uint8Array(16).fill(fill)), u64(77));
   const credits = join(
     new Uint8Array(Uint32Array.of(slots, maxPayload).buffer),
     u64(wish.payloadBytes ?? slots * maxPayload),
@@ -157,25 +159,31 @@ export class Visit {
     return readTlvs(frame.payload);
   }
 
-  /** Answers an OPEN with a grant. */
-  async grant(wish: GrantWish = {}): Promise<Map<number, Uint8Array[]>> {
-    const tlvs = await this.request(FrameType.OPEN);
-    await this.peer.send({ type: FrameType.OPEN | REPLY, payload: grantTlvs(wish) });
-    this.peer.enterLane(0);
+  /** Answers an OPEN with a grant; or a JOIN of a lane. */
+  async grant(wish: GrantWish = {}, type: number = FrameType.OPEN, lane = 0): Promise<Map<number, Uint8Array[]>> {
+    const tlvs = await this.request(type);
+    await this.peer.send({ type: type | REPLY, payload: grantTlvs(wish) });
+    this.peer.enterLane(lane);
     return tlvs;
   }
 
   /** Refuses an OPEN. */
   async refuse(status: number, text: string, ...more: Uint8Array[]): Promise<void> {
-    await this.request(FrameType.OPEN);
-    await this.peer.send({ type: FrameType.OPEN | REPLY, status, payload: join(tlvText(Tlv.TEXT, text), ...more) });
+    await this.refuseType(FrameType.OPEN, status, text, ...more);
+  }
+
+  /** Refuses an OPEN or JOIN; what it asked for. */
+  async refuseType(type: number, status: number, text: string, ...more: Uint8Array[]) {
+    const tlvs = await this.request(type);
+    await this.peer.send({ type: type | REPLY, status, payload: join(tlvText(Tlv.TEXT, text), ...more) });
+    return tlvs;
   }
 
   /** The client's next request on its lane, whose fields must suit any. */
   async take(): Promise<Frame> {
     const frame = await this.peer.receive();
     assert.ok(frame.type >= 0x01 && frame.type <= 0x07, `a frame of type ${frame.type} came`);
-    assert.deepEqual([frame.lane, frame.status], [0, 0]);
+    assert.deepEqual([frame.lane, frame.status], [this.peer.lane, 0]);
     return frame;
   }
 
