@@ -67,8 +67,8 @@ class Block {
   recent: { readonly value: number; readonly replacedAt: number }[] = [];
   readonly pending: Mutation[] = [];
   readers = 0;
-  /** It was lost by the disk, and who has used it since was not told. */
-  isTainted = false;
+  /** When somebody began to use it who was not told that the disk had lost it; 0: it was not lost, or written since. */
+  taintedAt = 0;
   /** What the latest read has found, and when that had ended. */
   seen = 0;
   seenAt = 0;
@@ -153,11 +153,11 @@ export class Checker {
         }
         if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now });
         if (mayBeLost) block.revived.push(one);
-        else if (!fua) block.old.push({ ...one, replacedAt: now });
+        else if (!fua) block.old.push({ ...one, replacedAt: startedAt > block.taintedAt ? now : Infinity });
       }
       kept.push({ value, endedAt: now, by: writer });
       block.values = kept;
-      block.isTainted &&= mayBeLost;
+      if (startedAt > block.taintedAt && !mayBeLost) block.taintedAt = 0;
       if (block.revived.length > 0 && !mayBeLost) {
         if (!fua) { for (const one of block.revived) block.old.push({ ...one, replacedAt: now }); }
         for (const one of block.revived) block.recent.push({ value: one.value, replacedAt: now });
@@ -165,7 +165,9 @@ export class Checker {
       }
       if (block.old.length === 0) continue;
       if (fua) block.old = block.old.filter((one) => one.endedAt > startedAt);
-      else for (const one of block.old) if (one.endedAt < startedAt && one.replacedAt > now) one.replacedAt = now;
+      else if (block.taintedAt === 0) {
+        for (const one of block.old) if (one.endedAt < startedAt && one.replacedAt > now) one.replacedAt = now;
+      }
     }
   }
 
@@ -259,7 +261,9 @@ export class Checker {
     for (const block of this.#blocks) {
       if (block.old.length > 0) block.old = block.old.filter((one) => one.replacedAt > startedAt);
       if (!vouches || block.revived.length === 0) continue;
-      if (block.isTainted || !block.values.every(({ by, endedAt }) => by === writer && endedAt < startedAt)) continue;
+      if (block.taintedAt > 0 || !block.values.every(({ by, endedAt }) => by === writer && endedAt < startedAt)) {
+        continue;
+      }
       for (const { value } of block.revived) block.recent.push({ value, replacedAt: this.#moment });
       block.revived = [];
     }
@@ -270,9 +274,10 @@ export class Checker {
    * what they held before may come back until they are written again.
    */
   taint(blocks: Iterable<number>): void {
+    const now = this.#moment++;
     for (const i of blocks) {
       const block = this.#blocks[i];
-      block.isTainted = true;
+      block.taintedAt = now;
       for (const one of block.old) one.replacedAt = Infinity;
     }
   }
@@ -329,7 +334,7 @@ export class Checker {
       else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
     }
     block.seen = value;
-    block.seenAt = this.#moment;
+    block.seenAt = this.#moment++;
   }
 
   /** A read has found a value: where nothing is under way, it is the one. */

@@ -23,6 +23,11 @@ export class Counters {
     for (const [what, times] of other.#counts) this.count(what, times);
   }
 
+  /** All of them. */
+  entries(): [string, number][] {
+    return [...this.#counts];
+  }
+
   /** A line for each, in alphabetical order. */
   toString(): string {
     return [...this.#counts].sort(([a], [b]) => a < b ? -1 : 1)

@@ -13,6 +13,8 @@ import type { Counters } from "./counters.ts";
 /** Bytes that a device writes whole or not at all. */
 export const SECTOR_BYTES = 512;
 
+const STUCK_MS = 30_000;
+
 /** What the disk is like, for a while. Likelihoods are those of each operation. */
 export interface DiskManner {
   /** The least time of a read or write, and how much more it may be, in ms. */
@@ -20,6 +22,8 @@ export interface DiskManner {
   jitterMs: number;
   /** The same, of a sync. */
   syncMs: number;
+  /** One that takes up to half a minute, while others go on. */
+  stuck: number;
   /** A read or write that fails with EIO. */
   errors: number;
   /** A write that finds no space. */
@@ -136,6 +140,7 @@ export class Disk {
     const isSync = request.operation === DiskOperation.SYNC || (request.flags & ReadWriteFlag.DSYNC) !== 0;
     let took = delayMs + this.#random.next() * jitterMs;
     if (isSync && request.operation !== DiskOperation.FALLOCATE) took += this.#random.next() * syncMs;
+    if (this.#chance(this.manner.stuck)) took += this.#random.next() * STUCK_MS;
     this.#events.after(took, request);
   }
 

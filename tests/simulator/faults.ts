@@ -11,6 +11,8 @@ import type { World } from "./world.ts";
 
 /** How often something goes wrong however little is done, in ms. */
 const RESTLESS_MS = 12_000;
+/** How long nobody may come in to it, in ms. */
+const AWAY_LONG_MS = 30_000;
 /** How long an exporter may be away, in ms. */
 const AWAY_MS = 4000;
 
@@ -38,7 +40,8 @@ export class Faults {
     const { network, disk, scenario, exporter } = this.#world;
     Object.assign(network.manner, scenario.network, { corruption: 0 });
     network.partitionedUntil = 0;
-    Object.assign(disk.manner, scenario.disk, { errors: 0, full: 0, lost: 0 });
+    network.closedUntil = 0;
+    Object.assign(disk.manner, scenario.disk, { stuck: 0, errors: 0, full: 0, lost: 0 });
     exporter.records.isFull = false;
   }
 
@@ -89,6 +92,17 @@ export class Faults {
         if (connection !== null) connection.stalledUntil = events.time + random.next() * this.#someTime();
         return;
       }
+      case "a lane is away":
+        // While something of it takes long, and the others go on.
+        Object.assign(disk.manner, { stuck: 0.3 });
+        return events.after(random.next() * 20, {
+          fire: () => {
+            disk.manner.stuck = 0;
+            const connection = this.#connection();
+            if (connection !== null) connection.isCut = true;
+            network.closedUntil = events.time + random.next() * AWAY_LONG_MS;
+          },
+        });
       case "partition":
         network.partitionedUntil = events.time + random.next() * this.#someTime();
         return;

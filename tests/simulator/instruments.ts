@@ -31,7 +31,6 @@ const { classify } = SlotTable.prototype;
 SlotTable.prototype.classify = function (slot, sequence, type, range) {
   const arrival = classify.call(this, slot, sequence, type, range);
   if (arrival === Arrival.DONE) count("duplicates answered from the slot table");
-  else if (arrival === Arrival.EXECUTING) count("duplicates of what executes");
   return arrival;
 };
 

@@ -465,7 +465,8 @@ export class SimLoop implements Loop, DiskCaller {
     const deadline = events.time + (socket.timeoutMs === 0 ? 130_000 : socket.timeoutMs);
     const tryOnce = (): void => {
       if (!this.process.isAlive) return;
-      const isReachable = network.isUp(address.host) && events.time >= network.partitionedUntil;
+      const isReachable = network.isUp(address.host) &&
+        events.time >= Math.max(network.partitionedUntil, network.closedUntil);
       if (!isReachable) {
         if (events.time >= deadline) return answer(-Errno.ETIMEDOUT);
         // As TCP does: again after a while.

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { MutationLedger } from "../../client/ledger.ts";
+import { OverlapTable } from "../../client/overlap.ts";
 import { FileBackend } from "../../exporter/backends/file.ts";
 import { StickyFailure } from "../../exporter/backends/sync.ts";
 import { Lane } from "../../exporter/lane.ts";
@@ -78,6 +80,33 @@ export const MUTATIONS = {
       },
     });
   },
+
+  /** Mutations that overlap are under way at the same time. */
+  "overlap rule": () => {
+    const { enter } = OverlapTable.prototype;
+    const restore = [
+      replace(OverlapTable.prototype, "enter", {
+        value(this: OverlapTable, ...request: Parameters<OverlapTable["enter"]>) {
+          enter.apply(this, request);
+          return true;
+        },
+      }),
+      replace(OverlapTable.prototype, "isClear", { value: () => true }),
+    ];
+    return () => restore.forEach((undo) => undo());
+  },
+
+  /** After a request was given up, other lanes go on before its own is fenced. */
+  "expiry fence": () => {
+    const restore = [
+      replace(MutationLedger.prototype, "oweFence", { value: () => {} }),
+      replace(MutationLedger.prototype, "fenced", { value: () => {} }),
+    ];
+    return () => restore.forEach((undo) => undo());
+  },
+
+  /** A session goes on although what it was acknowledged is lost. */
+  "sticky loss": () => replace(MutationLedger.prototype, "lose", { value: () => {} }),
 } satisfies Record<string, () => () => void>;
 
 /** The name of a safeguard. */

@@ -258,6 +258,8 @@ export class Network {
   #waiting: { readonly machine: string; readonly then: () => void }[] = [];
   /** Until when nothing passes between any machines. */
   partitionedUntil = 0;
+  /** Until when there are no new connections. */
+  closedUntil = 0;
 
   constructor(events: Events, random: Random, counters: Counters, manner: NetworkManner) {
     this.events = events;

@@ -9,6 +9,7 @@
  */
 import { parseArgs } from "node:util";
 import { Counters } from "./counters.ts";
+import type { FleetLine } from "./fleet.ts";
 import { watch } from "./instruments.ts";
 import { type Mutation, MUTATIONS } from "./mutations.ts";
 import { World } from "./world.ts";
@@ -56,6 +57,8 @@ if (import.meta.main) {
       requests: { type: "string", default: String(REQUESTS) },
       trace: { type: "boolean", default: false },
       without: { type: "string" },
+      step: { type: "string", default: "1" },
+      lines: { type: "boolean", default: false },
     },
   });
   if (values.without !== undefined) MUTATIONS[values.without as Mutation]();
@@ -63,20 +66,22 @@ if (import.meta.main) {
   const trace = values.trace ? (line: string) => console.log(line) : undefined;
   const from = Number(values.seed ?? values.from);
   const count = values.seed === undefined ? Number(values.seeds) : 1;
+  const say = (line: FleetLine) => console.log(JSON.stringify(line));
   const started = performance.now();
   let failures = 0;
-  for (let seed = from; seed < from + count; seed++) {
+  for (let i = 0; i < count; i++) {
+    const seed = from + i * Number(values.step);
     const failure = runSeed(seed, counters, { requests: Number(values.requests), trace });
     if (failure === null) continue;
     failures++;
-    console.log(`seed ${seed}: ${trace === undefined ? failure.error.message : failure.error.stack}`);
-    if (trace === undefined) console.log(`  ${commandOf(seed)}`);
+    const { message, stack } = failure.error;
+    if (values.lines) say({ failure: { seed, message } });
+    else console.log(`seed ${seed}: ${trace === undefined ? `${message}\n  ${commandOf(seed)}` : stack}`);
   }
   const seconds = (performance.now() - started) / 1000;
   const requests = counters.of("requests");
-  console.log(counters.toString());
-  console.log(
-    `${count} seeds, ${failures} failed, ${seconds.toFixed(1)} s, ${Math.round(requests / seconds)} requests/s`,
-  );
+  const rate = Math.round(requests / seconds);
+  if (values.lines) say({ counts: counters.entries() });
+  else console.log(`${counters}\n${count} seeds, ${failures} failed, ${seconds.toFixed(1)} s, ${rate} requests/s`);
   Deno.exit(failures === 0 ? 0 : 1);
 }
