@@ -88,8 +88,10 @@ export function stages(ci: boolean): Stage[] {
   for (const name of folders) {
     const tools = ["qemu-utils", "fio", "nbdkit", "libnbd-bin"];
     // The terminal on which a passphrase is typed.
-    const needs = name === "nbd" ? tools : name === "cli" ? ["bsdutils"] : [];
-    all.push({ name, needs, commands: [[deno, "test", "-A", "--quiet", `tests/${name}/`]] });
+    const needs = name === "nbd" || name === "faults" ? tools : name === "cli" ? ["bsdutils"] : [];
+    // What these print is what they are for, too.
+    const quiet = name === "faults" ? [] : ["--quiet"];
+    all.push({ name, needs, commands: [[deno, "test", "-A", ...quiet, `tests/${name}/`]] });
   }
   const needs = ["qemu-system-x86", "busybox-static", "cpio", "xz-utils", "kmod", "fdisk", "dmsetup", "e2fsprogs"];
   needs.push("xfsprogs", "iproute2", "fio", "nbdkit", "nbd-client", "kernel");
