@@ -167,7 +167,7 @@ export class Coordinator {
   }
 
   /** A message from a Worker. */
-  hear(worker: number, message: ToDoor): void {
+  hear(worker: number, message: Exclude<ToDoor, { say: "failed" }>): void {
     switch (message.say) {
       case "prepared":
         return this.#promised.get(message.token)?.prepared(message.depth, message.maxPayload);

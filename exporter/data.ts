@@ -72,7 +72,7 @@ export class DataPath implements LaneOwner, NbdArbiter {
     this.#engine = engine;
     this.#say = say;
     this.#log = log;
-    this.#devices = new Devices(engine, init.exports);
+    this.#devices = new Devices(engine, init.exports, (index) => this.#say({ say: "failed", export: index }));
     this.#permissions = new Permissions(init.rules);
     this.#nbd = init.nbdFd < 0 ? null : new NbdFrontend(
       engine,

@@ -26,9 +26,15 @@ export class Devices implements BlockClient {
   #removing = 0;
   #whenRemoved: (() => void) | null = null;
 
-  /** @throws {Error} when a disk or a layer cannot be made */
-  constructor(engine: Engine, exports: readonly (ServedExport | null)[]) {
+  readonly #onFailure: (index: number) => void;
+
+  /**
+   * @param onFailure gets the index of a disk whose stable storage has failed; each fails once
+   * @throws {Error} when a disk or a layer cannot be made
+   */
+  constructor(engine: Engine, exports: readonly (ServedExport | null)[], onFailure: (index: number) => void) {
     this.#engine = engine;
+    this.#onFailure = onFailure;
     this.#spareSlot = engine.slots.reserve(1)![0];
     for (const [index, one] of exports.entries()) if (one !== null) this.add(index, one);
   }
@@ -57,7 +63,7 @@ export class Devices implements BlockClient {
    * @throws {Error} when it or a layer cannot be made
    */
   add(index: number, one: ServedExport): void {
-    this.#devices.set(index, makeDevice(this.#engine, one));
+    this.#devices.set(index, makeDevice(this.#engine, one, () => this.#onFailure(index)));
   }
 
   /**
@@ -117,8 +123,8 @@ export class Devices implements BlockClient {
 }
 
 /** A disk with its layers, the first the lowest. */
-function makeDevice(engine: Engine, one: ServedExport): BlockDevice {
-  let device = makeBackend(one.disk, engine.loop, engine.slots, one.stickyWord);
+function makeDevice(engine: Engine, one: ServedExport, onFailure: () => void): BlockDevice {
+  let device = makeBackend(one.disk, engine.loop, engine.slots, one.stickyWord, onFailure);
   for (const spec of one.layers) {
     if (layerNeeds(spec).slots > engine.slots.freeCount) {
       device.close();

@@ -43,9 +43,14 @@ function outcome<T>(engine: Engine, start: (then: (value: T) => void) => void): 
   return (value as { is: T }).is;
 }
 
+/** No disk fails here. */
+function unexpected(index: number): void {
+  throw new Error(`disk ${index} has failed`);
+}
+
 Deno.test("a disk is what its back-end and its layers make it", () =>
   withDisks([["a", "volatile:256K"], ["mem:8K"]], (engine, disks) => {
-    const devices = new Devices(engine, disks.map(({ served }) => served));
+    const devices = new Devices(engine, disks.map(({ served }) => served), unexpected);
     const shape = devices.shape(0);
     assert.equal(shape.size, BYTES);
     assert.equal(shape.features & Feature.VOLATILE_CACHE, Feature.VOLATILE_CACHE);
@@ -56,7 +61,7 @@ Deno.test("a disk is what its back-end and its layers make it", () =>
 
 Deno.test("a disk that goes is synced, also when lanes have all the slots, and the others stay", () =>
   withDisks([["a", "volatile:256K"], ["b"]], (engine, disks, folder) => {
-    const devices = new Devices(engine, disks.map(({ served }) => served));
+    const devices = new Devices(engine, disks.map(({ served }) => served), unexpected);
     const [slot] = engine.slots.reserve(1)!;
     engine.slots.setRange(slot, 4096, 4096);
     const at = engine.slots.payloadAt(slot);
@@ -78,7 +83,7 @@ Deno.test("a disk that goes is synced, also when lanes have all the slots, and t
 
 Deno.test("all disks are synced, one after the other where there is one slot, and failures are told", () =>
   withDisks([["a"], ["b", "error:flush,errno=ENOSPC"], ["c"], ["d", "error:flush"]], (engine, disks) => {
-    const devices = new Devices(engine, disks.map(({ served }) => served));
+    const devices = new Devices(engine, disks.map(({ served }) => served), unexpected);
     engine.slots.reserve(engine.slots.freeCount);
     const failures = outcome<string[]>(engine, (then) => devices.removeAll(then));
     assert.deepEqual(failures.length, 2);
@@ -87,7 +92,7 @@ Deno.test("all disks are synced, one after the other where there is one slot, an
 
 Deno.test("the end of all waits for one that goes already", () =>
   withDisks([["a"]], (engine, disks) => {
-    const devices = new Devices(engine, disks.map(({ served }) => served));
+    const devices = new Devices(engine, disks.map(({ served }) => served), unexpected);
     const order: string[] = [];
     devices.remove(0, () => order.push("one"));
     outcome<string[]>(engine, (then) => devices.removeAll(then));
@@ -98,7 +103,7 @@ Deno.test("a layer for which there is no memory is refused, and a disk can be ad
   withDisks([["a"], ["b", "volatile:64M"], ["c"]], (engine, disks) => {
     const [a, b, c] = disks.map(({ served }) => served);
     const { freeCount } = engine.slots;
-    const devices = new Devices(engine, [a, null]);
+    const devices = new Devices(engine, [a, null], unexpected);
     assert.throws(() => devices.add(1, b), /Cannot use the layer volatile on "b": it needs more memory/);
     devices.add(2, c);
     assert.equal(devices.shape(2).size, BYTES);

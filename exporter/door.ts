@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import type { Engine } from "../engine/engine.ts";
 import { Listener } from "../engine/listener.ts";
 import type { TimerHandler } from "../engine/timers.ts";
@@ -36,6 +37,7 @@ export class Door implements TimerHandler {
   /** @ignore by {@link Visitor}: what it asks for. */
   readonly coordinator: Coordinator;
   readonly #listener: Listener;
+  readonly #log: CoordinatorOutput["log"];
   readonly #visitors = new Set<Visitor>();
   #isWatching = false;
   /** Whoever waits until an export has no sessions any more. */
@@ -45,6 +47,7 @@ export class Door implements TimerHandler {
   constructor(engine: Engine, init: DoorInit, state: DiskRecords, instance: Uint8Array, output: CoordinatorOutput) {
     this.#engine = engine;
     this.#state = state;
+    this.#log = output.log;
     const exports = init.exports.map((one) => this.#registered(one));
     this.#admission = new Admission(init.access, (text) => output.log("warning", text));
     this.#registry = new Registry(instance, exports, this.#admission.permissions, init.access.limits);
@@ -101,6 +104,7 @@ export class Door implements TimerHandler {
 
   /** A message from a data-path Worker. */
   hear(worker: number, message: ToDoor): void {
+    if (message.say === "failed") return this.#failed(this.#registry.exportOf(message.export));
     this.coordinator.hear(worker, message);
     // A session may have lost its last lane.
     this.#watch();
@@ -136,15 +140,31 @@ export class Door implements TimerHandler {
     this.coordinator.connect(visitor, fd, visitor.machine.handoff(), visitor.depth, visitor.maxPayload);
   }
 
+  /**
+   * Stable storage of an export has failed. As long as it is exported its flushes fail; but the kernel tells of lost pages
+   * once, and whoever exports the disk next finds nothing wrong. So the durability epoch is another one from then on.
+   */
+  #failed(one: RegisteredExport): void {
+    one.record = { ...one.record, failures: one.record.failures + 1 };
+    if (one.record.fingerprint === "") return;
+    try {
+      this.#state.save(one.record);
+    } catch (error) {
+      this.#log("warning", (error as Error).message);
+    }
+  }
+
   #registered(one: DoorExport): RegisteredExport {
+    const { fingerprint } = one;
+    const record = fingerprint === "" ? newRecord("", Date.now()) : this.#state.load(fingerprint, Date.now());
     return {
       index: one.index,
       name: one.name,
       shape: one.shape,
       features: one.features,
-      durability: Uint8Array.fromHex(one.durability),
+      durability: durabilityAfter(one.durability, record.failures),
       oneWorker: one.oneWorker,
-      record: one.fingerprint === "" ? newRecord("", Date.now()) : this.#state.load(one.fingerprint, Date.now()),
+      record,
     };
   }
 
@@ -199,4 +219,11 @@ export class Door implements TimerHandler {
     this.#admission.tick(this.#engine.now);
     this.#watch();
   }
+}
+
+/** The durability epoch of a disk whose stable storage has failed so often. */
+function durabilityAfter(durability: string, failures: number): Uint8Array {
+  const epoch = Uint8Array.fromHex(durability);
+  if (failures === 0) return epoch;
+  return new Uint8Array(createHash("sha256").update(epoch).update(String(failures)).digest().subarray(0, epoch.length));
 }

@@ -179,6 +179,8 @@ export type ToDoor =
   | { readonly say: "closed"; readonly session: string }
   /** Nothing of the Worker's part of the session is left. */
   | { readonly say: "ended"; readonly session: string }
+  /** Stable storage has failed: what no flush had covered may be lost. Said once for an export. */
+  | { readonly say: "failed"; readonly export: number }
   /** An NBD client wants the export, and no other does yet. */
   | { readonly say: "nbdOpen"; readonly export: number; readonly address: string }
   /** The last NBD client of the export has gone. */

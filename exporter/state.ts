@@ -17,6 +17,8 @@ export interface DiskRecord {
   readonly storage: string;
   /** Grows whenever another session is granted read-write. A safe integer. */
   readonly writeEpoch: number;
+  /** How often its stable storage has failed: what was acknowledged before may be lost for whoever comes after. */
+  readonly failures: number;
   /** The session that was granted it last, 32 hexadecimal digits, or "" for none. */
   readonly session: string;
 }
@@ -26,6 +28,8 @@ const recordSchema = v.object({
   fingerprint: v.string(),
   storage: hex16,
   writeEpoch: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  // Records of before there was such a count have none.
+  failures: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
   session: v.union([v.literal(""), hex16]),
 });
 
@@ -115,5 +119,5 @@ export class StateDirectory {
 
 /** A record for a disk that was never seen before. Its write epoch, in microseconds since 1970, was never used. */
 export function newRecord(fingerprint: string, nowMs: number): DiskRecord {
-  return { fingerprint, storage: randomBytes(16).toString("hex"), writeEpoch: nowMs * 1000, session: "" };
+  return { fingerprint, storage: randomBytes(16).toString("hex"), writeEpoch: nowMs * 1000, failures: 0, session: "" };
 }

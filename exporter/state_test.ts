@@ -25,6 +25,18 @@ Deno.test("a disk seen first gets a record that is there the next time", () =>
     assert.deepEqual(new StateDirectory(`${path}/a/b`).load("file 1:2 3", 5), record);
   }));
 
+Deno.test("a record of before failures were counted has none", () =>
+  inFolder((path) => {
+    const state = new StateDirectory(path);
+    const record = state.load("a", 1);
+    assert.equal(record.failures, 0);
+    const { failures: _, ...before } = record;
+    Deno.writeTextFileSync(onlyFile(path), JSON.stringify(before));
+    assert.deepEqual(state.load("a", 1), record);
+    state.save({ ...record, failures: 2 });
+    assert.equal(state.load("a", 1).failures, 2);
+  }));
+
 Deno.test("different disks have different records", () =>
   inFolder((path) => {
     const state = new StateDirectory(path);

@@ -80,15 +80,16 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
    * @param loop all back-ends of a loop share one of its handlers
    * @param slots the Worker's slots
    * @param stickyWord shared by all Workers that serve the disk, see {@link StickyFailure}
+   * @param onFailure is called when stable storage has failed for the first time, unless another Worker was told of it
    */
-  constructor(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array) {
+  constructor(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array, onFailure?: () => void) {
     this.geometry = disk.geometry;
     this.slots = slots;
     this.#disk = disk;
     this.#fd = disk.fd;
     this.#loop = loop;
     this.#dispatch = SlotDispatch.of(loop, slots.count);
-    this.#sticky = new StickyFailure(stickyWord);
+    this.#sticky = new StickyFailure(stickyWord, onFailure);
     this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
     this.#zeroAddress = zeroAddress();
     this.#phase = new Uint8Array(slots.count);

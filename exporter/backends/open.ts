@@ -70,15 +70,22 @@ export function closeBackend(disk: OpenedDisk): void {
  * @param loop the Worker's loop; all its back-ends share one handler
  * @param slots the Worker's slots
  * @param stickyWord from `makeStickyWord()`, one for the disk, shared by all its Workers
+ * @param onFailure is called when stable storage has failed for the first time, in one of its Workers
  */
-export function makeBackend(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array): BlockDevice {
+export function makeBackend(
+  disk: OpenedDisk,
+  loop: Loop,
+  slots: Slots,
+  stickyWord: Int32Array,
+  onFailure?: () => void,
+): BlockDevice {
   switch (disk.kind) {
     case "memory":
-      return new MemoryBackend(disk, loop, slots, stickyWord);
+      return new MemoryBackend(disk, loop, slots, stickyWord, onFailure);
     case "file":
-      return new FileBackend(disk, loop, slots, stickyWord);
+      return new FileBackend(disk, loop, slots, stickyWord, onFailure);
     case "block":
-      return new BlockDeviceBackend(disk, loop, slots, stickyWord);
+      return new BlockDeviceBackend(disk, loop, slots, stickyWord, onFailure);
   }
 }
 

@@ -14,11 +14,16 @@ import { SlotDispatch } from "./dispatch.ts";
  */
 export class StickyFailure {
   readonly #word: Int32Array;
+  readonly #onFirst: () => void;
 
-  /** @param word one number over a SharedArrayBuffer, 0 at the start; see {@link makeStickyWord} */
-  constructor(word: Int32Array) {
+  /**
+   * @param word one number over a SharedArrayBuffer, 0 at the start; see {@link makeStickyWord}
+   * @param onFirst is called when the failure that is recorded here is the first one, so in one Worker at most
+   */
+  constructor(word: Int32Array, onFirst: () => void = () => {}) {
     if (word.length < 1) throw new RangeError("Cannot keep a sticky failure in no memory");
     this.#word = word;
+    this.#onFirst = onFirst;
   }
 
   /** 0, or the negative errno of the first failure. */
@@ -28,7 +33,7 @@ export class StickyFailure {
 
   /** Records a failure, unless there is one. */
   record(status: number): void {
-    Atomics.compareExchange(this.#word, 0, 0, status);
+    if (Atomics.compareExchange(this.#word, 0, 0, status) === 0 && status !== 0) this.#onFirst();
   }
 }
 

@@ -69,6 +69,7 @@ class Block {
   readers = 0;
   /** When somebody began to use it who was not told that the disk had lost it; 0: it was not lost, or written since. */
   taintedAt = 0;
+  isRecorded = false;
   /** What the latest read has found, and when that had ended. */
   seen = 0;
   seenAt = 0;
@@ -260,8 +261,12 @@ export class Checker {
     const vouches = startedAt > this.#crashedAt;
     for (const block of this.#blocks) {
       if (block.old.length > 0) block.old = block.old.filter((one) => one.replacedAt > startedAt);
+      if (block.taintedAt > 0 && block.isRecorded && block.taintedAt < startedAt && isMine(block, writer, startedAt)) {
+        block.old = [];
+        block.taintedAt = 0;
+      }
       if (!vouches || block.revived.length === 0) continue;
-      if (block.taintedAt > 0 || !block.values.every(({ by, endedAt }) => by === writer && endedAt < startedAt)) {
+      if (block.taintedAt > 0 || !isMine(block, writer, startedAt)) {
         continue;
       }
       for (const { value } of block.revived) block.recent.push({ value, replacedAt: this.#moment });
@@ -272,12 +277,15 @@ export class Checker {
   /**
    * The exporter's disk has lost the latest content of these blocks, has said so, and is used on by one who was not told:
    * what they held before may come back until they are written again.
+   *
+   * @param isRecorded whether a session that goes on knows, and vouches for all of it if a FLUSH succeeds
    */
-  taint(blocks: Iterable<number>): void {
+  taint(blocks: Iterable<number>, isRecorded: boolean): void {
     const now = this.#moment++;
     for (const i of blocks) {
       const block = this.#blocks[i];
       block.taintedAt = now;
+      block.isRecorded = isRecorded;
       for (const one of block.old) one.replacedAt = Infinity;
     }
   }
@@ -356,6 +364,11 @@ export class Checker {
     }
     this.#leave(block);
   }
+}
+
+/** Whether all that a block may hold was acknowledged to one writer by then. */
+function isMine({ values, pending }: Block, writer: number, by: number): boolean {
+  return pending.length === 0 && values.every((one) => one.by === writer && one.endedAt < by);
 }
 
 function wordOf(value: number, block: number, word: number): number {

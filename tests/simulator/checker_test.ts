@@ -168,7 +168,7 @@ Deno.test("of a disk that has lost pages and said so, a later flush proves nothi
   const bench = new Bench();
   const first = bench.write(0);
   bench.write(0);
-  bench.checker.taint([0]);
+  bench.checker.taint([0], false);
   bench.flush();
   bench.checker.crashed();
   bench.land(first);

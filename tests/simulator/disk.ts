@@ -105,6 +105,8 @@ export class Disk {
   readonly #requests = new Set<DiskRequest>();
   #orphans = 0;
   #whenUnlocked: (() => void) | null = null;
+  /** How often somebody was told of lost pages. */
+  told = 0;
   /** Until when nothing completes. */
   hangsUntil = 0;
   /** FALLOC_FL_* modes that the file system does not have. */
@@ -363,6 +365,7 @@ export class Disk {
     if (description.errorsSeen === this.#errors) return 0;
     description.errorsSeen = this.#errors;
     this.#isErrorSeen = true;
+    this.told++;
     return -Errno.EIO;
   }
 

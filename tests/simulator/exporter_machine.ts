@@ -41,7 +41,7 @@ class Records implements DiskRecords {
   load(fingerprint: string): DiskRecord {
     const known = this.#records.get(fingerprint);
     if (known !== undefined) return known;
-    const record = { fingerprint, storage: this.#world.hex16(), writeEpoch: 1_000_000, session: "" };
+    const record = { fingerprint, storage: this.#world.hex16(), writeEpoch: 1_000_000, failures: 0, session: "" };
     this.#records.set(fingerprint, record);
     return record;
   }
@@ -91,6 +91,9 @@ export class ExporterMachine {
   #durability: string;
   /** What a running exporter does to end. */
   #stop: ((then: () => void) => void) | null = null;
+  /** What the disk had told when the exporter was started, and whether the door has heard of a failure since. */
+  #told = 0;
+  #isHeard = false;
   /** It has been told to start, and waits. */
   #isStarting = false;
 
@@ -155,8 +158,12 @@ export class ExporterMachine {
   #run(): void {
     const world = this.#world;
     const { scenario, disk } = world;
-    // Whoever comes now was not told of what the one before has met.
-    world.checker.taint(disk.lost);
+    // Whoever comes now was not told of what the one before has met, unless that was recorded in time.
+    const isRecorded = disk.told === this.#told || this.#isHeard;
+    if (!isRecorded) world.counters.count("failures that nobody could record");
+    world.checker.taint(disk.lost, isRecorded);
+    this.#told = disk.told;
+    this.#isHeard = false;
     const process = new Process(world, EXPORTER_HOST);
     this.#process = process;
     const fd = process.open(new OpenFile(disk, disk.open()));
@@ -176,6 +183,7 @@ export class ExporterMachine {
       };
       const toDoor = new Mail<ToDoor>(world, () => doorThread, (message) => {
         world.met(message);
+        if (message.say === "failed" && !this.records.isFull) this.#isHeard = true;
         door.hear(worker, message);
       });
       const path = new DataPath(

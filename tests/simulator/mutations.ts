@@ -8,6 +8,7 @@ import { MutationLedger } from "../../client/ledger.ts";
 import { OverlapTable } from "../../client/overlap.ts";
 import { FileBackend } from "../../exporter/backends/file.ts";
 import { StickyFailure } from "../../exporter/backends/sync.ts";
+import { Door } from "../../exporter/door.ts";
 import { Lane } from "../../exporter/lane.ts";
 import { Registry } from "../../exporter/registry.ts";
 import { Arrival, SlotTable } from "../../protocol/slot_table.ts";
@@ -69,6 +70,16 @@ export const MUTATIONS = {
       },
     }));
     return () => restore.forEach((undo) => undo());
+  },
+
+  /** Whoever exports a disk after its storage has failed does not know of that. */
+  "failure record": () => {
+    const { hear } = Door.prototype;
+    return replace(Door.prototype, "hear", {
+      value(this: Door, ...[worker, message]: Parameters<Door["hear"]>) {
+        if (message.say !== "failed") hear.call(this, worker, message);
+      },
+    });
   },
 
   /** A session is resumed although another has written meanwhile. */
