@@ -158,7 +158,8 @@ class Demo {
   /** @returns the path of the device or socket */
   async #attach(remote: string, ublk: boolean): Promise<string> {
     const socket = `${this.#folder}/nbd.sock`;
-    const args = ublk ? ["attach", remote] : ["attach", remote, "--nbd", `unix:${socket}`];
+    // An exporter that is gone was interrupted, and does not come back.
+    const args = ["attach", remote, "--resends", "1", ...ublk ? [] : ["--nbd", `unix:${socket}`]];
     this.#attachment = new DaemonChild(args, { env: this.#env });
     const event = await this.#attachment.waitFor("attached");
     this.#place = String(event.device ?? event.nbd);
