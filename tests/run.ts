@@ -90,7 +90,7 @@ export function stages(ci: boolean): Stage[] {
     // The terminal on which a passphrase is typed.
     const needs = name === "nbd" || name === "faults" ? tools : name === "cli" ? ["bsdutils"] : [];
     // What these print is what they are for, too.
-    const quiet = name === "faults" ? [] : ["--quiet"];
+    const quiet = name === "faults" || name === "simulator" ? [] : ["--quiet"];
     all.push({ name, needs, commands: [[deno, "test", "-A", ...quiet, `tests/${name}/`]] });
   }
   const needs = ["qemu-system-x86", "busybox-static", "cpio", "xz-utils", "kmod", "fdisk", "dmsetup", "e2fsprogs"];
