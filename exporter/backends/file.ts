@@ -26,7 +26,7 @@ const Phase = {
   IDLE: 0,
   READ: 1,
   WRITE: 2,
-  /** A FUA write has met ENOSPC: the same again without FUA, to learn where it came from. */
+  /** A forced write has met ENOSPC: the same again, not forced, to learn where it came from. */
   REWRITE: 3,
   FALLOCATE: 4,
   /** Writing zeroes, where the file system has nothing better. */
@@ -58,7 +58,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   readonly #loop: Loop;
   readonly #dispatch: SlotDispatch;
   readonly #sticky: StickyFailure;
-  readonly #syncs: SyncGroup;
+  /** None where nothing is ever synced: in memory. */
+  readonly #syncs: SyncGroup | null;
   readonly #zeroAddress: number;
   readonly #phase: Uint8Array;
   readonly #operation: Uint8Array;
@@ -80,6 +81,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
    * @param loop all back-ends of a loop share one of its handlers
    * @param slots the Worker's slots
    * @param stickyWord shared by all Workers that serve the disk, see {@link StickyFailure}
+   * @throws {SystemError} the disk cannot be opened once more, see {@link SyncGroup}
    */
   constructor(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array) {
     this.geometry = disk.geometry;
@@ -89,7 +91,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#loop = loop;
     this.#dispatch = SlotDispatch.of(loop, slots.count);
     this.#sticky = new StickyFailure(stickyWord);
-    this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
+    this.#syncs = disk.inline ? null : new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
     // Never written to, so all of it is the kernel's one page of zeroes.
     const mapping = Mapping.PRIVATE | Mapping.ANONYMOUS;
     this.#zeroAddress = check(mmap(ZERO_AREA_BYTES, Protection.READ, mapping, -1, 0), "map an area of zeroes");
@@ -122,7 +124,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   }
 
   close(): void {
-    this.#syncs.close();
+    this.#syncs?.close();
     munmap(this.#zeroAddress, ZERO_AREA_BYTES);
   }
 
@@ -291,7 +293,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
         this.#loop.read(this.#fd, at, left, position, kind, slot, generation);
         break;
       case Phase.WRITE: {
-        const rwFlags = (this.#flags[slot] & RequestFlag.FUA) !== 0 ? ReadWriteFlag.DSYNC : 0;
+        const rwFlags = this.#isForced(slot) ? ReadWriteFlag.DSYNC : 0;
         this.#loop.write(this.#fd, at, left, position, rwFlags, kind, slot, generation);
         break;
       }
@@ -329,8 +331,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
 
   /** A read or write of data or zeroes has ended. */
   #transferred(slot: number, result: number): void {
-    const fuaWrite = this.#phase[slot] === Phase.WRITE && (this.#flags[slot] & RequestFlag.FUA) !== 0;
-    if (fuaWrite && (result === -Errno.ENOSPC || result === -Errno.EDQUOT)) {
+    const forced = this.#phase[slot] === Phase.WRITE && this.#isForced(slot);
+    if (forced && (result === -Errno.ENOSPC || result === -Errno.EDQUOT)) {
       this.#phase[slot] = Phase.REWRITE;
       this.#step(slot);
       return;
@@ -342,12 +344,13 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
       return;
     }
     const status = result < 0 ? result : -Errno.EIO;
-    if (fuaWrite) this.#sticky.record(status);
+    // The kernel may have added a flush, and that have failed.
+    if (forced) this.#sticky.record(status);
     this.#finish(slot, status);
   }
 
   /**
-   * A FUA write met ENOSPC, and has been tried again without FUA. If there is still no space, the write itself had
+   * A forced write met ENOSPC, and has been tried again as a plain one. If there is still no space, the write itself had
    * failed, before any flush: nothing that anybody relies on is lost, and once there is space all is well. But if it
    * goes now, the ENOSPC may have been that of a flush (a thin volume has run full), which is lost data.
    */
@@ -390,8 +393,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     }
     switch (this.#operation[slot]) {
       case Operation.WRITE:
-        // Another FUA write may have been given the error that this one should have had.
-        this.#finish(slot, this.#sticky.status);
+        if (this.#disk.forcesWrites) this.#finish(slot, this.#sticky.status);
+        else this.#sync(slot);
         break;
       case Operation.DISCARD:
       case Operation.WRITE_ZEROES:
@@ -403,9 +406,14 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     }
   }
 
+  /** The slot's write is done with RWF_DSYNC. */
+  #isForced(slot: number): boolean {
+    return this.#disk.forcesWrites && (this.#flags[slot] & RequestFlag.FUA) !== 0;
+  }
+
   #sync(slot: number): number {
     this.#phase[slot] = Phase.SYNC;
-    this.#syncs.request(slot);
+    this.#syncs!.request(slot);
     return PENDING;
   }
 

@@ -70,6 +70,7 @@ export function closeBackend(disk: OpenedDisk): void {
  * @param loop the Worker's loop; all its back-ends share one handler
  * @param slots the Worker's slots
  * @param stickyWord from `makeStickyWord()`, one for the disk, shared by all its Workers
+ * @throws {SystemError} the Worker cannot have a description of its own for syncs, or no memory
  */
 export function makeBackend(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array): BlockDevice {
   switch (disk.kind) {
@@ -161,6 +162,7 @@ function examineFile(spec: BackendSpec, fd: number, status: FileStatus): OpenedD
       fastZero: punches,
     },
     inline,
+    forcesWrites: false,
     fastAllocatedZero: !inline,
     roundedOffBytes: status.size - size,
     identity: identityOf(status, status.size),
@@ -177,6 +179,7 @@ function examineBlock(spec: BackendSpec, fd: number, status: FileStatus): Opened
     fd,
     geometry: { size, ...device.geometry },
     inline: false,
+    forcesWrites: device.forcesWrites,
     fastAllocatedZero: device.zeroes,
     roundedOffBytes: device.size - size,
     identity: identityOf(status, device.size),
