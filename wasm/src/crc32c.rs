@@ -107,16 +107,11 @@ impl Default for Scratch {
     }
 }
 
-/// The checksum of the bytes, as a number; the wire carries it little-endian.
-pub fn digest<V: Vector>(bytes: &[u8], scratch: &mut Scratch) -> u32 {
-    !update::<V>(START, bytes, scratch)
-}
-
 /// The state before the first byte. The checksum is the complement of the state after the last.
-pub const START: u32 = !0;
+const START: u32 = !0;
 
 /// Continues from `state` over the bytes: cutting a message into pieces gives the same as taking it whole.
-pub fn update<V: Vector>(state: u32, bytes: &[u8], scratch: &mut Scratch) -> u32 {
+fn update<V: Vector>(state: u32, bytes: &[u8], scratch: &mut Scratch) -> u32 {
     let Scratch {
         line,
         sparse_residue,
@@ -332,6 +327,10 @@ const fn x8_power(n: usize) -> u32 {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    fn digest<V: Vector>(bytes: &[u8], scratch: &mut Scratch) -> u32 {
+        !update::<V>(START, bytes, scratch)
+    }
 
     fn bit_by_bit(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0, |state, &byte| times_x8(state ^ u32::from(byte)))
