@@ -18,16 +18,18 @@ const RANGE_BYTES_MAX = 2 ** 31 - 1;
 /** User-space addresses end here on x86-64 (four-level page tables) and on aarch64 with 48-bit addresses and below. */
 const ADDRESS_END = 2 ** 47;
 
-/** What a guard of `guard.ts` is for, by the core's numbers: how many rounds of {@link Core.warmUp} it takes part in. */
-const WARM_UP_ROUNDS: readonly (readonly [algorithm: number, rounds: number])[] = [
-  [1, 300],
-  [2, 300],
+/** How long {@link Core.warmUp} goes on: measured, until the slowest to be compiled is. */
+const WARM_UP_ROUNDS = 300;
+/** How many of the rounds each algorithm takes part in, by the numbers that the core knows them by: as it needs. */
+const WARM_UP_ALGORITHMS: readonly (readonly [algorithm: number, rounds: number])[] = [
+  [1, WARM_UP_ROUNDS],
+  [2, WARM_UP_ROUNDS],
   [3, 60],
   [4, 30],
-  [256 + 1, 300],
+  [256 + 1, WARM_UP_ROUNDS],
 ];
-/** Where warming up has what it works on: a guard's state, its keys, a nonce, a prefix, a payload. */
-const WarmUpAt = { STATE: 0, KEYS: 960, NONCE: 1024, TAG: 1088, PREFIX: 1152, PAYLOAD: 1280 } as const;
+/** Where warming up has what it works on, behind a guard's state: keys, a nonce, a tag, a prefix, a payload. */
+const WarmUpAt = { KEYS: 960, NONCE: 1024, TAG: 1088, PREFIX: 1152, PAYLOAD: 1280 } as const;
 /** A block of a disk, enough for every stage of a kernel but for CRC-32C's, which has one more from 20 KiB on. */
 const WARM_UP_BYTES = 4096;
 const WARM_UP_CRC32C_BYTES = 24576;
@@ -114,17 +116,17 @@ export class Core {
 
   /**
    * Makes V8 compile the core with its optimizing compiler, which it does on a background thread after some
-   * milliseconds of work; until then guards run at a tenth to a half of their speed. Takes about 10 ms. To be called
-   * once a Worker, before the first I/O; the memory is left as it was.
+   * milliseconds of work; until then guards run at a tenth to a half of their speed. Takes about 12 ms the first time in
+   * a process. To be called once a Worker, before the first I/O; the memory is left as it was.
    */
   warmUp(): void {
     const at = this.freeFrom;
     const end = at + WarmUpAt.PAYLOAD + WARM_UP_CRC32C_BYTES;
     if (end > this.size) return;
     const before = this.bytes.slice(at, end);
-    for (let round = 0; round < 300; round++) {
-      for (let index = 0; index < WARM_UP_ROUNDS.length; index++) {
-        const [algorithm, rounds] = WARM_UP_ROUNDS[index];
+    for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+      for (let index = 0; index < WARM_UP_ALGORITHMS.length; index++) {
+        const [algorithm, rounds] = WARM_UP_ALGORITHMS[index];
         if (round < rounds) this.#work(algorithm, at);
       }
     }

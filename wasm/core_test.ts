@@ -11,7 +11,7 @@ Deno.test("warming up leaves the memory as it was", () => {
   assert.ok(before.every((byte, i) => byte === after[i]));
 });
 
-Deno.test("a memory too small to warm up with is left alone", () => {
+Deno.test("a memory that is hardly larger than the core warms up too, or not at all", () => {
   const { freeFrom } = makeArena(1024 * 1024);
   const core = makeArena(freeFrom);
   core.warmUp();

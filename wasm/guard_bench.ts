@@ -1,7 +1,7 @@
 /**
- * How fast the core's guards are, beside others that do the same, in one run: `deno run -A wasm/guard_bench.ts`. GB/s of
- * one thread. All take turns, and the median of the rounds counts, so that a busy machine slows all of them. The last
- * column is what the ratio is to be at least.
+ * How fast the core's guards are, beside others that do the same, in one run: `deno run -A wasm/guard_bench.ts`. GB/s
+ * of one thread. All take turns, and the median of the rounds counts, so that a busy machine slows all of them. The
+ * last column is what the ratio is to be at least.
  *
  * Payloads as the codec has them: up to 64 KiB in one call, larger ones in pieces of 64 KiB.
  *
@@ -86,7 +86,7 @@ function byNode(): Work {
   };
 }
 
-/** libcrypto's native code through FFI, as it is fastest: one context, from buffer to buffer. Null where it is missing. */
+/** libcrypto's native code through FFI as it is fastest: one context, from buffer to buffer. Null if it is missing. */
 function byLibcrypto(): Work | null {
   let library;
   try {
