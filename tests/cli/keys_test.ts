@@ -181,7 +181,7 @@ Deno.test(
   Workplace.test(async (place) => {
     keys(place, "alice", "bob");
     configure(place, { disk: 'alice = "read-write", bob = "read"', other: 'alice = "read-write"' });
-    const { address } = await exporter(place);
+    const { daemon, address } = await exporter(place);
     const list = async (name: string) => {
       const { stdout } = await place.run("list", address, "--json", "--key", `${name}.key`);
       return stdout.trim().split("\n").map((line) => JSON.parse(line)).map(({ name, access }) => [name, access]);
@@ -197,7 +197,14 @@ Deno.test(
     const absent = await place.run(...attach("nosuch", "--read-only"));
     assert.equal(hidden.code, 1);
     assert.equal(hidden.stderr.replaceAll("other", "nosuch"), absent.stderr);
-    assert.equal((await place.daemon(...attach("disk", "--read-only")).waitFor("attached")).readOnly, true);
+    await place.fails(1, /there is no export "other"/, "info", `${address}/other`, "--key", "bob.key");
+    const attached = place.daemon(...attach("disk", "--read-only"));
+    assert.equal((await attached.waitFor("attached")).readOnly, true);
+    await attached.stop();
+    const { stderr } = await daemon.stop();
+    assert.equal(count(stderr, /Refused .*: the key "bob" may only read the export "disk"$/), 1);
+    assert.equal(count(stderr, /Refused .*: the key "bob" may not use the export "other"$/), 2);
+    assert.equal(count(stderr, /Refused .*: there is no export "nosuch"$/), 1);
   }),
 );
 
