@@ -50,12 +50,12 @@ type MaybeLibcrypto = Libcrypto | string;
  * @throws {Error} a line for the user, where OpenSSL is asked for and not there
  */
 export function availableCiphers(choice: CryptoChoice, library: MaybeLibcrypto = libraryFor(choice)): number[] {
-  return usable(choice, library) === null ? [Cipher.CHACHA20_POLY1305] : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
+  return ciphersOf(usable(choice, library));
 }
 
 /**
- * Makes the cryptography of the calling thread. With "auto" and "openssl" the first call of a thread takes some 70 ms,
- * for it measures who is faster.
+ * Makes the cryptography of the calling thread. With "auto", where OpenSSL is there, the first call of a thread takes about
+ * a tenth of a second, for it measures who is faster.
  *
  * @param core the memory on which guards work, warmed up: what V8 has compiled by then serves all cores of a thread
  * @param library the system's library, for tests
@@ -81,7 +81,7 @@ export function makeCryptography(
   }
 
   return {
-    ciphers: ciphersBySpeed(openssl, cipherProvider),
+    ciphers: ciphersOf(openssl),
     noise: noisePrimitives,
     providerOf,
     makeGuard(cipher, digest, keyed, scratchAt) {
@@ -118,23 +118,16 @@ function choose(choice: CryptoChoice, openssl: Libcrypto | null, cipher: number,
   return times[nameOf("openssl", cipher, digest)] < times[nameOf("wasm", cipher, digest)] ? "openssl" : "wasm";
 }
 
-/** The ciphers that there are, the fastest first. */
-function ciphersBySpeed(openssl: Libcrypto | null, chacha: Provider): number[] {
-  if (openssl === null) return [Cipher.CHACHA20_POLY1305];
-  const times = frameTimes(openssl);
-  const aesTime = times[nameOf("openssl", Cipher.AES_256_GCM, Digest.NONE)];
-  return aesTime < times[nameOf(chacha, Cipher.CHACHA20_POLY1305, Digest.NONE)]
-    ? [Cipher.AES_256_GCM, Cipher.CHACHA20_POLY1305]
-    : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
+function ciphersOf(openssl: Libcrypto | null): number[] {
+  return openssl === null ? [Cipher.CHACHA20_POLY1305] : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
 }
 
-/** Everything that a provider can be asked for, and whose speed matters to a choice. */
+/** What both providers can be asked for. */
 const CONTENDERS = [
   ["wasm", Cipher.NONE, Digest.HMAC_SHA_256],
   ["openssl", Cipher.NONE, Digest.HMAC_SHA_256],
   ["wasm", Cipher.CHACHA20_POLY1305, Digest.NONE],
   ["openssl", Cipher.CHACHA20_POLY1305, Digest.NONE],
-  ["openssl", Cipher.AES_256_GCM, Digest.NONE],
 ] as const;
 
 function nameOf(provider: Provider, cipher: number, digest: number): string {
@@ -161,9 +154,8 @@ function frameTimes(openssl: Libcrypto): Record<string, number> {
     guard.setKeys(new Uint8Array(KEY_BYTES), new Uint8Array(KEY_BYTES));
     return guard;
   });
-  CONTENDERS.forEach(([provider, cipher], index) => {
-    // OpenSSL's ciphers are called by the same code: once is enough.
-    if (provider === "wasm" || cipher === Cipher.CHACHA20_POLY1305) return;
+  CONTENDERS.forEach(([provider], index) => {
+    if (provider === "wasm") return;
     for (let i = 0; i < WARM_UP_FRAMES / SAMPLE_FRAMES; i++) sampleTime(guards[index], core, WARM_UP_BYTES);
   });
   const times = guards.map(() => Infinity);
