@@ -11,10 +11,11 @@ import { createBLAKE2b, createCRC32, createHMAC, createSHA256, createXXHash64, t
 import { Buffer } from "node:buffer";
 import { createCipheriv } from "node:crypto";
 import { makeArena } from "./core.ts";
-import { GUARD_SCRATCH_BYTES, makeWasmGuard } from "./guard.ts";
+import { GUARD_SCRATCH_BYTES, makeWasmGuard, type WasmGuard } from "./guard.ts";
 
 const SIZES = [4096, 131072];
 const PIECE_BYTES = 65536;
+const HEADER_BYTES = 48;
 const ROUNDS = 25;
 /** How long one contender runs in one round: long enough for the garbage that it makes to be collected within. */
 const SAMPLE_MS = 10;
@@ -30,7 +31,7 @@ type Work = (bytes: number) => void;
 
 const core = makeArena(2 * 1024 * 1024);
 const nonceAt = core.freeFrom;
-const tagAt = nonceAt + 64;
+const tagAt = nonceAt + 128;
 /** What is sealed, and where to: as a slot and a frame in a transmit area are to each other. */
 const fromAt = core.freeFrom + 65536;
 const toAt = fromAt + 2 * 131072 + 112;
@@ -49,13 +50,24 @@ function guardOf(cipher: number, digest: number, keyed: boolean) {
   return guard;
 }
 
+function sealPayload(guard: WasmGuard, bytes: number): void {
+  if (bytes <= PIECE_BYTES) return guard.seal(nonceAt, fromAt, toAt, bytes, tagAt);
+  guard.begin(nonceAt);
+  for (let at = 0; at < bytes; at += PIECE_BYTES) guard.sealPiece(fromAt + at, toAt + at, PIECE_BYTES);
+  guard.finishSeal(tagAt);
+}
+
 function sealing(cipher: number, digest: number, keyed = false): Work {
   const guard = guardOf(cipher, digest, keyed);
+  return (bytes) => sealPayload(guard, bytes);
+}
+
+/** Payload and header, as every frame has them. */
+function sealingFrames(cipher: number): Work {
+  const guard = guardOf(cipher, 0, true);
   return (bytes) => {
-    if (bytes <= PIECE_BYTES) return guard.seal(nonceAt, fromAt, toAt, bytes, tagAt);
-    guard.begin(nonceAt);
-    for (let at = 0; at < bytes; at += PIECE_BYTES) guard.sealPiece(fromAt + at, toAt + at, PIECE_BYTES);
-    guard.finishSeal(tagAt);
+    sealPayload(guard, bytes);
+    guard.sealHeader(nonceAt, tagAt - HEADER_BYTES);
   };
 }
 
@@ -76,18 +88,25 @@ function byHashWasm(hasher: IHasher): Work {
 }
 
 /** node:crypto as it is used: a new object for each message, and a new buffer for the ciphertext. */
-function byNode(): Work {
+function byNode(frames: boolean): Work {
   const nonce = Buffer.alloc(12);
+  const header = new Uint8Array(HEADER_BYTES);
   return (bytes) => {
     const cipher = createCipheriv("chacha20-poly1305", key, nonce, { authTagLength: 16 });
     cipher.update(inputs.get(bytes)!);
     cipher.final();
-    cipher.getAuthTag();
+    const tag = cipher.getAuthTag();
+    if (!frames) return;
+    const headerCipher = createCipheriv("chacha20-poly1305", key, nonce, { authTagLength: 16 });
+    headerCipher.setAAD(tag, { plaintextLength: HEADER_BYTES });
+    headerCipher.update(header);
+    headerCipher.final();
+    headerCipher.getAuthTag();
   };
 }
 
 /** libcrypto's native code through FFI as it is fastest: one context, from buffer to buffer. Null if it is missing. */
-function byLibcrypto(): Work | null {
+function byLibcrypto(frames: boolean): Work | null {
   let library;
   try {
     library = Deno.dlopen("libcrypto.so.3", {
@@ -99,7 +118,6 @@ function byLibcrypto(): Work | null {
       EVP_CIPHER_CTX_ctrl: { parameters: ["pointer", "i32", "i32", "buffer"], result: "i32" },
     }).symbols;
   } catch {
-    console.log("there is no libcrypto.so.3 here: nothing is compared with it");
     return null;
   }
   const { EVP_EncryptInit_ex, EVP_EncryptUpdate, EVP_EncryptFinal_ex, EVP_CIPHER_CTX_ctrl } = library;
@@ -107,11 +125,18 @@ function byLibcrypto(): Work | null {
   const nonce = new Uint8Array(12);
   const written = new Uint8Array(4);
   const tag = new Uint8Array(16);
+  const header = new Uint8Array(HEADER_BYTES);
   const output = new Uint8Array(SIZES[1]);
   if (EVP_EncryptInit_ex(context, library.EVP_chacha20_poly1305(), null, key, nonce) !== 1) return null;
   return (bytes) => {
     EVP_EncryptInit_ex(context, null, null, null, nonce);
     EVP_EncryptUpdate(context, output, written, inputs.get(bytes)!, bytes);
+    EVP_EncryptFinal_ex(context, output, written);
+    EVP_CIPHER_CTX_ctrl(context, GET_TAG, tag.length, tag);
+    if (!frames) return;
+    EVP_EncryptInit_ex(context, null, null, null, nonce);
+    EVP_EncryptUpdate(context, null, written, tag, tag.length);
+    EVP_EncryptUpdate(context, output, written, header, HEADER_BYTES);
     EVP_EncryptFinal_ex(context, output, written);
     EVP_CIPHER_CTX_ctrl(context, GET_TAG, tag.length, tag);
   };
@@ -145,6 +170,7 @@ interface Comparison {
 
 const seal = sealing(1, 0, true);
 const open = opening(1, 0, true);
+const frame = sealingFrames(1);
 const comparisons: Comparison[] = [
   {
     name: "crc32c",
@@ -174,34 +200,44 @@ const comparisons: Comparison[] = [
     by: "hash-wasm",
     other: byHashWasm(await createHMAC(createSHA256(), key)),
   },
-  { name: "chacha20-poly1305 seal", own: seal, by: "node:crypto", other: byNode(), targets: [2.5, 0.95] },
+  { name: "chacha20-poly1305 seal", own: seal, by: "node:crypto", other: byNode(false), targets: [2.5, 0.95] },
+  { name: "chacha20-poly1305 frame", own: frame, by: "node:crypto", other: byNode(true) },
 ];
-const native = byLibcrypto();
-if (native !== null) {
+const native = byLibcrypto(false);
+const nativeFrames = byLibcrypto(true);
+if (native === null || nativeFrames === null) {
+  console.log("there is no libcrypto.so.3 here: nothing is compared with it");
+} else {
   comparisons.push(
     { name: "chacha20-poly1305 seal", own: seal, by: "libcrypto", other: native, targets: [0.3, 0.3] },
     { name: "chacha20-poly1305 open", own: open, by: "libcrypto", other: native, targets: [0.3, 0.3] },
+    { name: "chacha20-poly1305 frame", own: frame, by: "libcrypto", other: nativeFrames },
   );
 }
 
 function row(...columns: string[]): string {
   const [name, bytes, own, by, other, ratio, target] = columns;
-  return `${name.padEnd(23)}${bytes.padStart(7)}${own.padStart(7)}  ${by.padEnd(12)}${other.padStart(6)}` +
+  return `${name.padEnd(24)}${bytes.padStart(7)}${own.padStart(7)}  ${by.padEnd(12)}${other.padStart(6)}` +
     `${ratio.padStart(7)}${target.padStart(8)}`;
 }
 
+/** GB/s of each contender at each size, in rounds in which all of them take turns. */
+function measure(works: readonly Work[]): Map<Work, number[]> {
+  const samples = new Map(works.map((work) => [work, SIZES.map((): number[] => [])]));
+  for (const work of works) for (const bytes of SIZES) sample(work, bytes, WARM_UP_MS);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [index, bytes] of SIZES.entries()) {
+      for (const work of works) samples.get(work)![index].push(sample(work, bytes));
+    }
+  }
+  return new Map(works.map((work) => [work, samples.get(work)!.map(median)]));
+}
+
+const measured = measure([...new Set(comparisons.flatMap(({ own, other }) => [own, other]))]);
 console.log(row("GB/s", "bytes", "own", "beside", "", "ratio", "target"));
 for (const { name, own, by, other, targets } of comparisons) {
   for (const [index, bytes] of SIZES.entries()) {
-    sample(own, bytes, WARM_UP_MS);
-    sample(other, bytes, WARM_UP_MS);
-    const owns: number[] = [];
-    const others: number[] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      owns.push(sample(own, bytes));
-      others.push(sample(other, bytes));
-    }
-    const [a, b] = [median(owns), median(others)];
+    const [a, b] = [measured.get(own)![index], measured.get(other)![index]];
     const target = targets?.[index].toFixed(2) ?? "";
     console.log(row(name, `${bytes}`, a.toFixed(2), by, b.toFixed(2), (a / b).toFixed(2), target));
   }
