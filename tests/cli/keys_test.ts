@@ -4,6 +4,7 @@ import type { DaemonChild } from "../../engine/control/child.ts";
 import { Cipher, Digest } from "../../protocol/wire.ts";
 import { NbdDisk } from "../../client/demo_nbd.ts";
 import { Peer } from "../protocol/peer.ts";
+import { countInMemory } from "./memory.ts";
 import { Workplace } from "./program.ts";
 
 /** Makes keys of these names in the workplace: NAME.key each. */
@@ -78,6 +79,20 @@ Deno.test(
     });
     const { stdout } = await place.run("status");
     assert.match(stdout, /^CLIENT .*\n.* disk +read-write +chacha20-poly1305, key alice, 2 lanes$/m);
+  }),
+);
+
+Deno.test(
+  "a client that is attached has forgotten its key, and an exporter has it once",
+  Workplace.test(async (place) => {
+    keys(place, "alice");
+    const { secret } = readKeyFile(`${place.folder}/alice.key`);
+    const { daemon, address } = await place.exporter("disk=mem:4M", "--key", "alice.key", "--workers", "2");
+    const nbd = `unix:${place.folder}/nbd.sock`;
+    const attached = place.daemon("attach", `${address}/disk`, "--key", "alice.key", "--lanes", "2", "--nbd", nbd);
+    await attached.waitFor("attached");
+    assert.equal(countInMemory(daemon.pid, secret), 1);
+    assert.equal(countInMemory(attached.pid, secret), 0);
   }),
 );
 
