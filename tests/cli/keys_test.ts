@@ -148,6 +148,11 @@ Deno.test(
       /^dst: Refused to serve NBD on 0\.0\.0\.0:0: NBD has no keys/,
       ...["export", "mem:1M", ...place.exportOptions(), "--nbd", "0.0.0.0:0", "--key", "alice.key"],
     );
+    await place.fails(
+      2,
+      /^dst: Refused to serve NBD on 0\.0\.0\.0:0: NBD has no keys/,
+      ...["attach", "127.0.0.1:1/disk", "--nbd", "0.0.0.0:0", "--key", "alice.key"],
+    );
     Deno.writeTextFileSync(`${place.folder}/open.toml`, 'listen = "[::]:0"\n[[exports]]\npath = "mem:1M"\n');
     await place.fails(
       2,
