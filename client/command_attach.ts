@@ -6,6 +6,8 @@
 import { formatRemote, parseNbdAddress, parseRemote } from "../engine/control/address.ts";
 import { asUsage, type Command } from "../engine/control/arguments.ts";
 import { type Daemon, DAEMON_OPTIONS, runDaemon } from "../engine/control/daemon.ts";
+import { checkExposure } from "../engine/control/exposure.ts";
+import { logger } from "../engine/control/log.ts";
 import { printable } from "../engine/control/printable.ts";
 import { formatSize } from "../engine/size.ts";
 import { attach, type AttachOptions } from "./attach.ts";
@@ -24,6 +26,10 @@ export const command: Command = {
         name: "--nbd",
         value: "ADDRESS",
         help: "serve the disk by NBD instead: HOST:PORT or unix:PATH; needs neither ublk nor root",
+      },
+      {
+        name: "--insecure",
+        help: "serve NBD, which has no keys, to other machines: whoever reaches it reads and writes",
       },
       { name: "--read-only", help: "do not write; always admitted" },
       { name: "--steal", help: "take the export from whoever holds it: its unfinished writes fail" },
@@ -63,11 +69,15 @@ export const command: Command = {
       patience: patienceOptions(args),
     };
     const daemon = { kind: "attach", args, endsWithTerminal: false } as const;
-    return runDaemon({ ...daemon, start: (signal) => start(options, signal) }).finally(() => forgetKey(options));
+    return runDaemon({ ...daemon, start: (signal) => start(options, args.has("--insecure"), signal) }).finally(() =>
+      forgetKey(options)
+    );
   },
 };
 
-async function start(options: AttachOptions, interrupted: AbortSignal): Promise<Daemon> {
+async function start(options: AttachOptions, insecure: boolean, interrupted: AbortSignal): Promise<Daemon> {
+  const insisted = await checkExposure({ listen: null, nbd: options.nbd, keys: [], insecure });
+  for (const text of insisted) logger("client").warning("{text}", { text });
   const attachment = await attach(options, interrupted);
   const { device, nbd, size, readOnly } = attachment;
   const remote = formatRemote(options.host, options.port, options.name);

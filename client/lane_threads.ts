@@ -220,6 +220,7 @@ class Crew {
 
   async start(lane: number, interrupted: AbortSignal): Promise<void> {
     const { frontend, loop, crypto, lookUp } = this.#options;
+    const { open, transfer } = withItsOwnKey(this.#open);
     this.threads[lane] = await Thread.start<AttachInit, AttachQuestion, AttachEvent>(
       new URL("./attach_worker.ts", import.meta.url),
       {
@@ -227,7 +228,8 @@ class Crew {
         slots: attachmentSlots(frontend, this.#open.depth),
         crypto,
         wakeFd: makeWakeFd(),
-        init: { open: this.#open, lane, isNamed: lookUp !== null },
+        init: { open, lane, isNamed: lookUp !== null },
+        transfer,
       },
       (event) => this.#hear(lane, event),
     );
@@ -328,4 +330,12 @@ class Crew {
     });
     this.abort(reason);
   }
+}
+
+/** A thread's own copy of the key is given away with the message, which would keep one more copy that nobody wipes. */
+function withItsOwnKey(open: AttachInit["open"]): { open: AttachInit["open"]; transfer: Transferable[] } {
+  const { key } = open.target;
+  if (key === undefined || key === null) return { open, transfer: [] };
+  const secret = key.secret.slice();
+  return { open: { ...open, target: { ...open.target, key: { ...key, secret } } }, transfer: [secret.buffer] };
 }

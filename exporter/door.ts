@@ -126,6 +126,11 @@ export class Door implements TimerHandler {
     return this.#registry.describe(name, visitor);
   }
 
+  /** @ignore by {@link Visitor}: for the log */
+  whyNotFound(name: string, visitor: Visitor): string {
+    return this.#registry.whyNotFound(name, visitor);
+  }
+
   /** @ignore by {@link Visitor}: it has gone, perhaps with a lane that was being prepared. */
   left(visitor: Visitor): void {
     this.#visitors.delete(visitor);

@@ -5,6 +5,7 @@
  */
 import type { HostPort, NbdAddress } from "../engine/control/address.ts";
 import type { AddressRange } from "../engine/control/cidr.ts";
+import { checkExposure } from "../engine/control/exposure.ts";
 import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import { type Listening, listenNbd, listenTcp, removeSocketFile } from "../engine/listen.ts";
@@ -12,7 +13,6 @@ import { close } from "../ffi/libc.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
 import type { KeyEntry, Limits } from "./config_security.ts";
 import { closeDisk, type Disk, openDisk } from "./disks.ts";
-import { checkExposure } from "./exposure.ts";
 import type { ExportRule } from "./permissions.ts";
 import { Exporter } from "./running.ts";
 export type { NbdAddress } from "../engine/control/address.ts";

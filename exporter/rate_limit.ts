@@ -77,15 +77,6 @@ export class RateLimiter {
     return true;
   }
 
-  /** Takes back that an attempt was counted: the peer has proved who it is. */
-  giveBack(address: SocketAddress, nowMs: number): void {
-    const network = networkOf(address);
-    if (network === null || !this.#buckets.has(network)) return;
-    const bucket = this.#refilled(network, nowMs);
-    bucket.tokens = Math.min(bucket.tokens + 1, this.#limits.burst);
-    this.#buckets.set(network, bucket);
-  }
-
   /** The network's bucket as it is now: full where it is not remembered. */
   #refilled(network: string, nowMs: number): Bucket {
     const { burst, perMinute } = this.#limits;

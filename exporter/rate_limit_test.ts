@@ -65,21 +65,6 @@ Deno.test("a network of IPv6 counts as one, and an IPv4-mapped address as its IP
   assert.equal(limiter.size, 3);
 });
 
-Deno.test("an attempt that is given back was none", () => {
-  const limiter = new RateLimiter({ burst: 2, perMinute: 1, remembered: 10 });
-  const from = address("192.0.2.1");
-  for (let i = 0; i < 100; i++) {
-    assert.ok(limiter.take(from, i));
-    limiter.giveBack(from, i);
-  }
-  assert.equal(taken(limiter, from, 5, 100), 2);
-  // Never more than the burst, and nothing for who never tried.
-  for (let i = 0; i < 5; i++) limiter.giveBack(from, 100);
-  assert.equal(taken(limiter, from, 5, 100), 2);
-  limiter.giveBack(address("192.0.2.2"), 100);
-  assert.equal(limiter.size, 1);
-});
-
 Deno.test("so many addresses are remembered, and the one that was quiet for longest is forgotten first", () => {
   const limiter = new RateLimiter({ burst: 1, perMinute: 1, remembered: 3 });
   const from = (i: number) => address(`192.0.2.${i}`);

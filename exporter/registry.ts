@@ -86,6 +86,8 @@ export interface Refusal {
   readonly status: number;
   readonly text: string;
   readonly current: Holder | null;
+  /** What the exporter's log says instead, where the peer is told less than is so. */
+  readonly logText?: string;
 }
 
 /** What the door is to do about an OPEN. */
@@ -209,6 +211,13 @@ export class Registry {
     };
   }
 
+  /** Why a peer finds no export of this name, for the exporter's log: it is not told itself whether there is one. */
+  whyNotFound(name: string, peer: Peer): string {
+    if (!this.#exports.has(name)) return `there is no export "${name}"`;
+    if (!this.#permissions.admitsTo(name, peer.socketAddress)) return `the export "${name}" may not be used from there`;
+    return `${this.#whoIs(peer)} may not use the export "${name}"`;
+  }
+
   /** The four identities of an export now. */
   identities(one: RegisteredExport): Identities {
     return {
@@ -239,13 +248,16 @@ export class Registry {
     const one = this.#exports.get(request.export);
     const access = one === undefined ? null : this.#accessTo(one, peer);
     if (one === undefined || access === null) {
-      return refusal(Status.NOT_FOUND, `There is no export "${request.export}"`);
+      const { export: name } = request;
+      return { ...refusal(Status.NOT_FOUND, `There is no export "${name}"`), logText: this.whyNotFound(name, peer) };
     }
     const writes = request.access === Access.READ_WRITE;
     if (writes && access !== Access.READ_WRITE) {
-      const isAll = accessOf(one) !== Access.READ_WRITE;
-      const text = isAll ? `The export "${one.name}" is read-only` : `You may only read the export "${one.name}"`;
-      return refusal(Status.DENIED, text);
+      if (accessOf(one) !== Access.READ_WRITE) {
+        return refusal(Status.DENIED, `The export "${one.name}" is read-only`);
+      }
+      const logText = `${this.#whoIs(peer)} may only read the export "${one.name}"`;
+      return { ...refusal(Status.DENIED, `You may only read the export "${one.name}"`), logText };
     }
     const id = hexOf(request.session);
     if (this.#sessions.has(id)) return refusal(Status.SESSION_EXISTS, "This session exists already: join it");
@@ -363,6 +375,13 @@ export class Registry {
     const permission = this.#permissions.accessTo(one.name, peer.keyId, peer.socketAddress);
     if (permission === null) return null;
     return permission === "read" ? Access.READ : accessOf(one);
+  }
+
+  /** A peer, in the log. Between the proof of its key and its request a reload may have taken the key away. */
+  #whoIs(peer: Peer): string {
+    if (peer.keyId === null) return "whoever has no key";
+    const name = this.#permissions.nameOf(peer.keyId);
+    return name === null ? "a key that is gone" : `the key "${name}"`;
   }
 
   /** Whether the session's right holds from each address that it is used from. */

@@ -379,3 +379,27 @@ Deno.test("an export that is added is there, and one that is removed is not, wha
   assert.equal(granted(of, of.open(wish(4), PEER)).session.export, again);
   assert.deepEqual(of.sessionsOf(one).length, 2);
 });
+
+Deno.test("the log tells an export that is not there from one that a peer may not use; the peer is told the same", () => {
+  const own = (name: string) => ({ name, allow: [parseRange("198.51.100.0/24")], permissions: null });
+  const of = registryOf({ exports: [TWO_KEYS.exports[0], own("other")] });
+  const [alice, bob] = [peer("192.0.2.1", ALICE), peer("192.0.2.2", BOB)];
+  const refusalOf = (name: string, one: Peer, by = of) => {
+    const refusal = by.open(wish(1, { export: name, access: Access.READ }), one);
+    if (refusal.kind !== "refused") throw new Error(refusal.kind);
+    assert.equal(by.describe(name, one), null);
+    assert.equal(by.whyNotFound(name, one), refusal.logText);
+    return [refusal.status, refusal.text.replaceAll(name, "NAME"), refusal.logText];
+  };
+  const told = [Status.NOT_FOUND, 'There is no export "NAME"'];
+  assert.deepEqual(refusalOf("none", bob), [...told, 'there is no export "none"']);
+  assert.deepEqual(refusalOf("other", alice), [...told, 'the export "other" may not be used from there']);
+  assert.deepEqual(refusalOf("other", bob, registryOf()), [...told, 'the key "bob" may not use the export "other"']);
+  assert.deepEqual(refusalOf("disk", peer("192.0.2.2", "cc".repeat(16))), [
+    ...told,
+    'a key that is gone may not use the export "disk"',
+  ]);
+  const denied = of.open(wish(1), bob);
+  assert.equal(denied.kind === "refused" && denied.text, 'You may only read the export "disk"');
+  assert.equal(denied.kind === "refused" && denied.logText, 'the key "bob" may only read the export "disk"');
+});

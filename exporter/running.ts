@@ -4,6 +4,7 @@
  * @module
  */
 import { cipherName, cipherNumbers, digestName, digestNumbers } from "../engine/control/algorithms.ts";
+import { checkExposure } from "../engine/control/exposure.ts";
 import { messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import { type Listening, removeSocketFile } from "../engine/listen.ts";
@@ -12,7 +13,6 @@ import type { Access as DoorAccess } from "./admission.ts";
 import { accessRules } from "./config_security.ts";
 import { closeDisk, type Disk, doorExport, failureOf, openDisk } from "./disks.ts";
 import type { ExporterOptions, ExporterStatus, ExportOptions, RunningExporter } from "./exporter.ts";
-import { checkExposure } from "./exposure.ts";
 import type { DoorSession, ServedShape } from "./messages.ts";
 import { Threads } from "./threads.ts";
 

@@ -10,6 +10,7 @@ import type { Stream, StreamOwner } from "../engine/stream.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { ProtocolError, protocolErrorText } from "../protocol/error.ts";
 import { ExporterDoor } from "../protocol/exporter_door.ts";
+import type { Description } from "../protocol/grant.ts";
 import { FENCING_INTERVAL_MS, HANDSHAKE_TIME_MS } from "../protocol/limits.ts";
 import type { Access } from "./admission.ts";
 import type { Caller } from "./coordinator.ts";
@@ -93,7 +94,7 @@ export class Visitor implements StreamOwner, Caller {
       },
       describe: (name) => {
         this.#asks();
-        return this.#door.describe(name, this);
+        return this.#describe(name);
       },
       open: (request) => {
         this.#asks();
@@ -110,7 +111,7 @@ export class Visitor implements StreamOwner, Caller {
   refuse(refusal: Refusal): void {
     this.#isPrepared = false;
     if (!this.isWaiting) return;
-    this.#log(`Refused ${this.address}: ${refusal.text}`);
+    this.#log(`Refused ${this.address}: ${refusal.logText ?? refusal.text}`);
     this.machine.refuse(refusal.status, refusal.text, refusal.current);
     this.#sinceMs = this.#engine.now;
     this.#stream!.resume();
@@ -179,6 +180,12 @@ export class Visitor implements StreamOwner, Caller {
   #count(): void {
     if (this.#counted !== null) this.#door.admission.gone(this.#counted, this.socketAddress);
     this.#counted = null;
+  }
+
+  #describe(name: string): Description | null {
+    const description = this.#door.describe(name, this);
+    if (description === null) this.#log(`Refused ${this.address}: ${this.#door.whyNotFound(name, this)}`);
+    return description;
   }
 
   #failureText(claimedKeyId: Uint8Array): string {

@@ -78,7 +78,7 @@ export interface NoisePrimitives {
 
 /** All cryptography of one thread. */
 export interface Cryptography {
-  /** Numbers of the ciphers that {@link makeGuard} can make, the fastest first. */
+  /** Numbers of the ciphers that {@link makeGuard} can make; their order means nothing. */
   readonly ciphers: readonly number[];
   readonly noise: NoisePrimitives;
   /**

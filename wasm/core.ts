@@ -13,17 +13,26 @@ const PAGE_BYTES = 65536;
  * unsigned 32-bit number.
  */
 export const MEMORY_BYTES_MAX = 2 ** 32 - PAGE_BYTES;
-/** The most bytes of one digest: the core's lengths are signed 32-bit where it makes slices of them. */
-export const DIGEST_INPUT_BYTES_MAX = 2 ** 31 - 1;
-/** What a digest writes: CRC-32C is followed by four zero bytes, so that all digests that fit have one size. */
-export const DIGEST_BYTES = 8;
+/** The longest range: the core's lengths are signed 32-bit where it makes slices of them. */
+const RANGE_BYTES_MAX = 2 ** 31 - 1;
 /** User-space addresses end here on x86-64 (four-level page tables) and on aarch64 with 48-bit addresses and below. */
 const ADDRESS_END = 2 ** 47;
 
-/** How often {@link Core.warmUp} digests each of its lengths: measured, the double of what it takes. */
-const WARM_UP_ROUNDS = 200;
-/** A header, a block, and a payload large enough for every stage of a kernel. */
-const WARM_UP_LENGTHS = [64, 4096, 65536] as const;
+/** How long {@link Core.warmUp} goes on: measured, until the slowest to be compiled is. */
+const WARM_UP_ROUNDS = 300;
+/** How many of the rounds each algorithm takes part in, by the numbers that the core knows them by: as it needs. */
+const WARM_UP_ALGORITHMS: readonly (readonly [algorithm: number, rounds: number])[] = [
+  [1, WARM_UP_ROUNDS],
+  [2, WARM_UP_ROUNDS],
+  [3, 60],
+  [4, 30],
+  [256 + 1, WARM_UP_ROUNDS],
+];
+/** Where warming up has what it works on, behind a guard's state: keys, a nonce, a tag, a prefix, a payload. */
+const WarmUpAt = { KEYS: 960, NONCE: 1024, TAG: 1088, PREFIX: 1152, PAYLOAD: 1280 } as const;
+/** A block of a disk, enough for every stage of a kernel but for CRC-32C's, which has one more from 20 KiB on. */
+const WARM_UP_BYTES = 4096;
+const WARM_UP_CRC32C_BYTES = 24576;
 
 /** Compiled once per isolate; V8 shares the machine code among the isolates of a process. */
 let compiled: WebAssembly.Module | undefined;
@@ -45,10 +54,8 @@ function instantiate(): typeof Generated {
  * import { makeArena } from "./core.ts";
  *
  * const arena = makeArena(16 * 1024 * 1024);
- * const at = arena.freeFrom;
- * arena.bytes.set(new TextEncoder().encode("123456789"), at + 8);
- * arena.crc32c(at + 8, 9, at);
- * console.log(arena.view.getUint32(at, true).toString(16)); // e3069283
+ * arena.warmUp();
+ * arena.bytes.set(new TextEncoder().encode("anything"), arena.freeFrom);
  * ```
  */
 export class Core {
@@ -108,73 +115,47 @@ export class Core {
   }
 
   /**
-   * CRC-32C (RFC 3720) of the bytes: four bytes little-endian, then four of zero.
-   *
-   * @param at offset of the bytes
-   * @param length how many, at most {@link DIGEST_INPUT_BYTES_MAX}
-   * @param outAt offset of the {@link DIGEST_BYTES} written, which may overlap the input
-   * @throws RangeError if one of the ranges is not in the free area
-   */
-  crc32c(at: number, length: number, outAt: number): void {
-    this.#check(at, length, outAt);
-    this.exports.crc32c(at, length, outAt);
-  }
-
-  /** {@link crc32c} by the same kernel without SIMD, to be compared with. */
-  crc32cPortable(at: number, length: number, outAt: number): void {
-    this.#check(at, length, outAt);
-    this.exports.crc32c_portable(at, length, outAt);
-  }
-
-  /**
-   * XXH64 with seed 0 of the bytes: eight bytes little-endian.
-   *
-   * @param at offset of the bytes
-   * @param length how many, at most {@link DIGEST_INPUT_BYTES_MAX}
-   * @param outAt offset of the {@link DIGEST_BYTES} written, which may overlap the input
-   * @throws RangeError if one of the ranges is not in the free area
-   */
-  xxh64(at: number, length: number, outAt: number): void {
-    this.#check(at, length, outAt);
-    this.exports.xxh64(at, length, outAt);
-  }
-
-  /**
    * Makes V8 compile the core with its optimizing compiler, which it does on a background thread after some
-   * milliseconds of work; until then digests run at a tenth to a half of their speed. Takes about 6 ms. To be called
-   * once a Worker, before the first I/O; the memory is left as it was.
+   * milliseconds of work; until then guards run at a tenth to a half of their speed. Takes about 12 ms the first time in
+   * a process. To be called once a Worker, before the first I/O; the memory is left as it was.
    */
   warmUp(): void {
     const at = this.freeFrom;
-    if (at + DIGEST_BYTES > this.size) return;
-    const free = this.size - at;
-    const before = this.view.getBigUint64(at, true);
+    const end = at + WarmUpAt.PAYLOAD + WARM_UP_CRC32C_BYTES;
+    if (end > this.size) return;
+    const before = this.bytes.slice(at, end);
     for (let round = 0; round < WARM_UP_ROUNDS; round++) {
-      for (let index = 0; index < WARM_UP_LENGTHS.length; index++) {
-        const length = Math.min(WARM_UP_LENGTHS[index], free);
-        this.crc32c(at, length, at);
-        this.xxh64(at, length, at);
+      for (let index = 0; index < WARM_UP_ALGORITHMS.length; index++) {
+        const [algorithm, rounds] = WARM_UP_ALGORITHMS[index];
+        if (round < rounds) this.#work(algorithm, at);
       }
     }
-    this.view.setBigUint64(at, before, true);
+    this.bytes.set(before, at);
+    this.exports.wipe_stack();
+  }
+
+  /** Seals and opens a frame, whatever the memory holds: tags that are wrong take as long. */
+  #work(algorithm: number, at: number): void {
+    const core = this.exports;
+    const nonceAt = at + WarmUpAt.NONCE;
+    const tagAt = at + WarmUpAt.TAG;
+    const payloadAt = at + WarmUpAt.PAYLOAD;
+    core.guard_set_keys(algorithm, at, at + WarmUpAt.KEYS);
+    core.guard_seal(algorithm, at, nonceAt, payloadAt, payloadAt, WARM_UP_BYTES, tagAt);
+    core.guard_seal_header(algorithm, at, nonceAt, at + WarmUpAt.PREFIX);
+    core.guard_open_header(algorithm, at, nonceAt, at + WarmUpAt.PREFIX);
+    core.guard_open(algorithm, at, nonceAt, payloadAt, WARM_UP_BYTES, tagAt);
+    if (algorithm === 1) core.guard_open(algorithm, at, nonceAt, payloadAt, WARM_UP_CRC32C_BYTES, tagAt);
   }
 
   /**
    * Whether the bytes lie in the free area.
    *
    * @param at an offset, or any other number
-   * @param length at most {@link DIGEST_INPUT_BYTES_MAX}
+   * @param length at most 2^31 - 1
    */
   holds(at: number, length: number): boolean {
-    return at >= this.freeFrom && length >= 0 && length <= DIGEST_INPUT_BYTES_MAX && at + length <= this.size;
-  }
-
-  #check(at: number, length: number, outAt: number): void {
-    if (!this.holds(at, length) || !this.holds(outAt, DIGEST_BYTES)) {
-      throw new RangeError(
-        `Cannot digest ${length} bytes at ${at} to ${outAt}: the free area is from ${this.freeFrom} to ${this.size}`,
-      );
-    }
+    return at >= this.freeFrom && length >= 0 && length <= RANGE_BYTES_MAX && at + length <= this.size;
   }
 }
 

@@ -37,7 +37,7 @@ const DIGESTS: readonly Algorithm[] = [
   { number: 3, name: "blake2b-256", tagBytes: 32, encrypts: false, keys: "may have" },
   { number: 4, name: "hmac-sha256", tagBytes: 32, encrypts: false, keys: "must have" },
 ];
-/** By the cipher's number. The core has no AES: without instructions for it, it would be slow or tell its key by its time. */
+/** By the cipher's number. The core has no AES: without instructions for it that is slow, or its time tells the key. */
 const CIPHERS: readonly (Algorithm | undefined)[] = [
   undefined,
   { number: 256 + 1, name: "chacha20-poly1305", tagBytes: 16, encrypts: true, keys: "must have" },
@@ -81,7 +81,8 @@ export class WasmGuard {
   }
 
   /**
-   * From now on these keys, which the caller may wipe afterwards. A payload that has been begun must be finished before.
+   * From now on these keys, which the caller may wipe afterwards. A payload that has been begun must be finished
+   * before.
    *
    * @param headerKey 32 bytes
    * @param payloadKey 32 bytes; a cipher does not look at it
@@ -174,7 +175,7 @@ export class WasmGuard {
     return this.#number === 0 || this.#exports.guard_finish_open(this.#number, this.#at, tagAt) !== 0;
   }
 
-  /** Seals the 48 bytes of a header in place, bound to the payload tag right behind it, and writes its tag behind that. */
+  /** Seals the 48 bytes of a header in place, bound to the payload tag right behind, and writes its tag behind that. */
   sealHeader(nonceAt: number, at: number): void {
     this.#checkRoom(at, HEADER_BYTES + 2 * this.tagBytes);
     this.#checkNonce(nonceAt);
@@ -218,9 +219,10 @@ export class WasmGuard {
   }
 
   #refuse(at: number, bytes: number): never {
+    const { freeFrom, size } = this.#core;
     throw new RangeError(
-      `Cannot use ${this.#algorithm.name} on ${bytes} bytes at ${at}: payloads and pieces have 1 to ${TEXT_BYTES_MAX}, ` +
-        `and the free area is from ${this.#core.freeFrom} to ${this.#core.size}`,
+      `Cannot use ${this.#algorithm.name} on ${bytes} bytes at ${at}: ` +
+        `payloads and pieces have 1 to ${TEXT_BYTES_MAX}, and the free area is from ${freeFrom} to ${size}`,
     );
   }
 }

@@ -4,8 +4,8 @@
  * @module
  */
 import { asUsage, type Command } from "./arguments.ts";
-import { Failure, usageFailure } from "./failure.ts";
-import { checkKeyName, type Key, keyFromPassphrase, makeKey, writeKeyFile } from "./key_file.ts";
+import { usageFailure } from "./failure.ts";
+import { checkKeyName, checkNothingIsAt, type Key, keyFromPassphrase, makeKey, writeKeyFile } from "./key_file.ts";
 import { logger } from "./log.ts";
 import { announce } from "./output.ts";
 import { askPassphrase, isShort, PASSPHRASE_CHARACTERS_SAFE } from "./passphrase.ts";
@@ -49,7 +49,7 @@ export const keygenCommand: Command = {
     }
     const path = args.value("--out") ?? `${name}.key`;
     // Nobody types a passphrase twice to hear only then that there is no place for its key.
-    if (isThere(path)) throw new Failure(`Cannot write the key file ${path}: there is something already`);
+    checkNothingIsAt(path);
     const key = asks ? await derived(name) : makeKey(name);
     try {
       writeKeyFile(path, key);
@@ -84,14 +84,4 @@ function textOf(name: string, id: string, path: string, isDerived: boolean): str
       : "Copy the file to the other machine in a way that nobody else can read, such as scp.",
     `Then give it to both sides: dst export ... --key ${path}, and dst attach ... --key ${path}`,
   ].join("\n");
-}
-
-function isThere(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    // Whatever else is wrong with the path, writing says.
-    return false;
-  }
 }

@@ -13,8 +13,9 @@ import { callControl } from "./socket.ts";
 import { formatDuration } from "../duration.ts";
 import { formatSize } from "../size.ts";
 
-/** A daemon's main thread is never on the path of an I/O, so it answers at once or is in trouble. */
-const STATUS_TIMEOUT_MS = 2000;
+/** A daemon's main thread is never on the path of an I/O, so it answers at once or is in trouble. Not less, because a
+ * machine may be so busy that one which has just started takes seconds for its first answer. */
+const STATUS_TIMEOUT_MS = 10_000;
 
 /** What a daemon's record and the daemon itself say. */
 interface Report {

@@ -129,13 +129,28 @@ export function readKeyFile(path: string): Key {
 }
 
 /**
+ * Checks that a key file can get this name: for whoever has to do something before there is a key.
+ *
+ * @throws {Failure} when there is something of that name, even a link to nothing
+ */
+export function checkNothingIsAt(path: string): void {
+  try {
+    Deno.lstatSync(path);
+  } catch {
+    // Whatever else is wrong with the path, writing says.
+    return;
+  }
+  throw occupied(path);
+}
+
+/**
  * Writes a key file that only its owner may read; it is on stable storage when the call returns. What is there already
  * is never touched, and nothing is left where it fails.
  *
  * @throws {Failure} that says why it cannot be written
  */
 export function writeKeyFile(path: string, key: Key): void {
-  const fail = (reason: string) => new Failure(`Cannot write the key file ${path}: ${reason}`);
+  const fail = (reason: string) => writeFailure(path, reason);
   let isMade = false;
   const content = contentOf(key);
   try {
@@ -149,15 +164,21 @@ export function writeKeyFile(path: string, key: Key): void {
     folder.syncSync();
   } catch (error) {
     if (isMade) removeIfThere(path);
-    if (error instanceof Deno.errors.AlreadyExists) {
-      throw fail("there is something already, and a key is never overwritten; --out names another place");
-    }
+    if (error instanceof Deno.errors.AlreadyExists) throw occupied(path);
     if (error instanceof Deno.errors.NotFound) throw fail("there is no such folder");
     if (error instanceof Deno.errors.PermissionDenied) throw fail("no permission");
     throw fail(messageOf(error));
   } finally {
     content.fill(0);
   }
+}
+
+function occupied(path: string): Failure {
+  return writeFailure(path, "there is something already, and a key is never overwritten; --out names another place");
+}
+
+function writeFailure(path: string, reason: string): Failure {
+  return new Failure(`Cannot write the key file ${path}: ${reason}`);
 }
 
 /** BLAKE2b-256 of both in one. What went in is overwritten where the core has kept it. */

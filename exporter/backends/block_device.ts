@@ -32,6 +32,8 @@ export interface BlockDeviceStatus {
   readonly geometry: Omit<Geometry, "size">;
   /** The device zeroes a range by itself. */
   readonly zeroes: boolean;
+  /** See `OpenedDisk`. */
+  readonly forcesWrites: boolean;
 }
 
 /**
@@ -62,11 +64,15 @@ export function examineBlockDevice(
   const optimalIo = ask(BlockIoctl.OPTIMAL_IO, "optimal I/O size");
   const queue = openQueue(major, minor);
   const zeroes = Number(queue("write_zeroes_max_bytes")) > 0;
+  const writesThrough = queue("write_cache") === "write through";
   // A device that discards but cannot promise zeroes gets no PUNCH_HOLE from the kernel.
   const discards = zeroes && Number(queue("discard_max_bytes")) > 0;
   return {
     size: ask(BlockIoctl.SIZE, "size"),
     zeroes,
+    // Where the kernel would follow up each write with a flush of its own, one for all that wait is better. A file is
+    // out of the question: its file system may use the page cache in spite of O_DIRECT.
+    forcesWrites: direct && (writesThrough || queue("fua") === "1"),
     geometry: {
       logicalBlock,
       physicalBlock,
@@ -75,7 +81,7 @@ export function examineBlockDevice(
       discardGranularity: discards ? Math.max(logicalBlock, Number(queue("discard_granularity"))) : 0,
       readOnly,
       // Without O_DIRECT the page cache is one, whatever the device has.
-      volatileCache: !direct || queue("write_cache") !== "write through",
+      volatileCache: !direct || !writesThrough,
       fastZero: zeroes,
     },
   };

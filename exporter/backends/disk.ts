@@ -29,6 +29,11 @@ export interface OpenedDisk {
   readonly geometry: Geometry;
   /** READ and WRITE are done on the spot with blocking calls: the data are in memory. */
   readonly inline: boolean;
+  /**
+   * A FUA write is done with RWF_DSYNC, not followed by a sync: it passes the page cache by, and the device sees to it
+   * by itself (REQ_FUA).
+   */
+  readonly forcesWrites: boolean;
   /** WRITE_ZEROES with NO_UNMAP and FAST_ZERO can succeed. */
   readonly fastAllocatedZero: boolean;
   /** How many bytes at the end are not exported, because they are no whole logical block. */

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { Operation, RequestFlag } from "../../engine/block.ts";
 import { SLOT_PAYLOAD_BYTES } from "../../engine/slots.ts";
 import { Errno } from "../../ffi/errno.ts";
-import { OpenFlag } from "../../ffi/constants.ts";
+import { OpenFlag, ReadWriteFlag } from "../../ffi/constants.ts";
 import { close, eventfd, open } from "../../ffi/libc.ts";
+import type { Loop } from "../../ffi/loop.ts";
 import { uringAvailable } from "../../ffi/uring.ts";
 import { closeBackend, makeStickyWord, openBackend } from "./open.ts";
 import { Bench, pattern, Scratch, whyNoMounts } from "./test_bench.ts";
@@ -41,6 +42,47 @@ function fill(bench: Bench, flags = 0): number {
   return 0;
 }
 
+/** A descriptor that nothing can be done with: EBADF. */
+const NO_DESCRIPTOR = -1;
+
+/** What a back-end asked its loop for: "write", "forced write", "fallocate", or "sync" with the descriptor. */
+interface Watched {
+  readonly asked: string[];
+  readonly syncedFds: Set<number>;
+  /** Where set, the next sync goes to this descriptor instead, and so fails with its errno. */
+  syncFd: number | null;
+  /** Likewise all writes with RWF_DSYNC, and all without. */
+  forcedWriteFd: number | null;
+  writeFd: number | null;
+}
+
+/** Stands between a back-end and its loop, which does everything as it does, but perhaps with another descriptor. */
+function watch(loop: Loop): Watched {
+  const watched: Watched = { asked: [], syncedFds: new Set(), syncFd: null, forcedWriteFd: null, writeFd: null };
+  const fdatasync = loop.fdatasync.bind(loop);
+  const write = loop.write.bind(loop);
+  const fallocate = loop.fallocate.bind(loop);
+  loop.fdatasync = (fd, ...rest) => {
+    watched.asked.push("sync");
+    watched.syncedFds.add(fd);
+    fdatasync(watched.syncFd ?? fd, ...rest);
+    watched.syncFd = null;
+  };
+  loop.write = (fd, address, bytes, offset, rwFlags, ...rest) => {
+    const forced = (rwFlags & ReadWriteFlag.DSYNC) !== 0;
+    watched.asked.push(forced ? "forced write" : "write");
+    const otherFd = forced ? watched.forcedWriteFd : watched.writeFd;
+    // /dev/full fails as it should only without RWF_DSYNC.
+    if (otherFd === null) write(fd, address, bytes, offset, rwFlags, ...rest);
+    else write(otherFd, address, bytes, offset, 0, ...rest);
+  };
+  loop.fallocate = (...args) => {
+    watched.asked.push("fallocate");
+    fallocate(...args);
+  };
+  return watched;
+}
+
 forEachLoop("mutations of a read-only disk are refused, reads and FLUSH are not", false, (loop, scratch) => {
   const path = scratch.file("disk", MIB);
   using bench = new Bench(loop, path, { readOnly: true });
@@ -72,8 +114,8 @@ forEachLoop(
   false,
   (loop, scratch) => {
     const opened = openBackend({ path: scratch.file("disk", MIB), readOnly: false, direct: false });
-    // An eventfd cannot be synced: EINVAL. It cannot be reopened either, so it is synced itself.
-    const unsyncable = eventfd();
+    // It can be opened again, but not be synced: EINVAL.
+    const unsyncable = open("/dev/null", OpenFlag.READ_WRITE);
     const sticky = makeStickyWord();
     {
       using failing = new Bench(loop, { ...opened, fd: unsyncable, inline: false }, { sticky });
@@ -93,6 +135,95 @@ forEachLoop(
   },
 );
 
+for (const direct of [false, true]) {
+  const kind = direct ? "a file with O_DIRECT" : "a file";
+  forEachLoop(
+    `FUA on ${kind} is a mutation and then a sync, on a description that nothing else uses`,
+    false,
+    (loop, scratch) => {
+      using bench = new Bench(loop, scratch.file("disk", MIB), { direct });
+      const watched = watch(bench.loop);
+      assert.equal(bench.write(0, 4096, 1, FUA), 0);
+      assert.deepEqual(watched.asked.splice(0), ["write", "sync"]);
+      assert.equal(bench.run(Operation.DISCARD, 4096, 4096, FUA), 0);
+      assert.deepEqual(watched.asked.splice(0), ["fallocate", "sync"]);
+      assert.equal(bench.run(Operation.WRITE_ZEROES, 0, 4096, FUA), 0);
+      assert.deepEqual(watched.asked.splice(0), ["fallocate", "sync"]);
+      assert.equal(bench.run(Operation.FLUSH), 0);
+      assert.deepEqual(watched.asked.splice(0), ["sync"]);
+      assert.equal(watched.syncedFds.size, 1);
+      assert.ok(!watched.syncedFds.has(bench.disk.fd));
+      assert.equal(bench.run(Operation.READ, 0, 4096, FUA), 0);
+      assert.equal(bench.write(0, 4096, 1), 0);
+      assert.deepEqual(watched.asked.splice(0), ["write"]);
+    },
+  );
+
+  forEachLoop(`one sync that fails, fails every FUA mutation of ${kind}, for good`, false, (loop, scratch) => {
+    using bench = new Bench(loop, scratch.file("disk", MIB), { direct });
+    const watched = watch(bench.loop);
+    // The kernel tells of lost pages once: the next sync succeeds.
+    watched.syncFd = NO_DESCRIPTOR;
+    bench.start(0, Operation.WRITE, 0, 4096, FUA);
+    bench.start(1, Operation.WRITE, 4096, 4096, FUA);
+    bench.start(2, Operation.DISCARD, 8192, 4096, FUA);
+    bench.start(3, Operation.WRITE_ZEROES, 12288, 4096, FUA);
+    for (let slot = 0; slot < 4; slot++) assert.equal(bench.finish(slot), -Errno.EBADF, `slot ${slot}`);
+    assert.equal(bench.write(0, 4096, 1, FUA), -Errno.EBADF);
+    assert.equal(bench.run(Operation.FLUSH), -Errno.EBADF);
+    assert.equal(bench.write(0, 4096, 1), 0);
+  });
+}
+
+forEachLoop("a write that fails by itself is not sticky, with FUA neither", false, (loop, scratch) => {
+  using bench = new Bench(loop, scratch.file("disk", MIB));
+  const watched = watch(bench.loop);
+  watched.writeFd = NO_DESCRIPTOR;
+  assert.equal(bench.write(0, 4096, 1, FUA), -Errno.EBADF);
+  assert.deepEqual(watched.asked.splice(0), ["write"]);
+  watched.writeFd = null;
+  assert.equal(bench.write(0, 4096, 1, FUA), 0);
+  assert.equal(bench.run(Operation.FLUSH), 0);
+});
+
+forEachLoop("a disk that forces its writes by itself is not synced after a FUA write", false, (loop, scratch) => {
+  const opened = openBackend({ path: scratch.file("disk", MIB), readOnly: false, direct: true });
+  {
+    using bench = new Bench(loop, { ...opened, forcesWrites: true });
+    const watched = watch(bench.loop);
+    assert.equal(bench.write(0, 4096, 1, FUA), 0);
+    assert.equal(bench.write(0, 4096, 1), 0);
+    assert.equal(bench.run(Operation.WRITE_ZEROES, 0, 4096, FUA), 0);
+    assert.deepEqual(watched.asked, ["forced write", "write", "fallocate", "sync"]);
+    watched.forcedWriteFd = NO_DESCRIPTOR;
+    assert.equal(bench.write(0, 4096, 1, FUA), -Errno.EBADF);
+    watched.forcedWriteFd = null;
+    assert.equal(bench.write(0, 4096, 1, FUA), -Errno.EBADF);
+    assert.equal(bench.run(Operation.FLUSH), -Errno.EBADF);
+  }
+  closeBackend(opened);
+});
+
+forEachLoop("ENOSPC of a forced write is sticky if it was not the write's own", false, (loop, scratch) => {
+  const opened = openBackend({ path: scratch.file("disk", MIB), readOnly: false, direct: true });
+  const full = open("/dev/full", OpenFlag.READ_WRITE);
+  {
+    using bench = new Bench(loop, { ...opened, forcesWrites: true });
+    const watched = watch(bench.loop);
+    watched.forcedWriteFd = watched.writeFd = full;
+    assert.equal(bench.write(0, 4096, 1, FUA), -Errno.ENOSPC);
+    assert.deepEqual(watched.asked.splice(0), ["forced write", "write"]);
+    watched.forcedWriteFd = watched.writeFd = null;
+    assert.equal(bench.write(0, 4096, 1, FUA), 0);
+    watched.forcedWriteFd = full;
+    assert.equal(bench.write(0, 4096, 1, FUA), -Errno.ENOSPC);
+    watched.forcedWriteFd = null;
+    assert.equal(bench.run(Operation.FLUSH), -Errno.ENOSPC);
+  }
+  close(full);
+  closeBackend(opened);
+});
+
 forEachLoop("requests that a descriptor cannot do at all end with its errno", false, (loop, scratch) => {
   const opened = openBackend({ path: scratch.file("disk", MIB), readOnly: false, direct: false });
   const directory = open(scratch.folder, OpenFlag.READ_ONLY);
@@ -104,9 +235,19 @@ forEachLoop("requests that a descriptor cannot do at all end with its errno", fa
     assert.equal(bench.run(Operation.WRITE_ZEROES, 0, 512), -Errno.EBADF);
     assert.equal(bench.run(Operation.CACHE, 0, 512), 0);
     assert.equal(bench.write(0, 512, 1, FUA), -Errno.EBADF);
-    assert.equal(bench.run(Operation.FLUSH), -Errno.EBADF);
+    // None of this was a sync that failed: a directory can be synced.
+    assert.equal(bench.run(Operation.FLUSH), 0);
   }
   close(directory);
+  closeBackend(opened);
+});
+
+Deno.test("a disk that cannot be opened again, for syncs of its own, is not served", () => {
+  using scratch = new Scratch();
+  const opened = openBackend({ path: scratch.file("disk", MIB), readOnly: false, direct: false });
+  const once = eventfd();
+  assert.throws(() => new Bench("poll", { ...opened, fd: once }), /open the disk once more/);
+  close(once);
   closeBackend(opened);
 });
 

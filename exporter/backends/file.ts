@@ -26,7 +26,7 @@ const Phase = {
   IDLE: 0,
   READ: 1,
   WRITE: 2,
-  /** A FUA write has met ENOSPC: the same again without FUA, to learn where it came from. */
+  /** A forced write has met ENOSPC: the same again, not forced, to learn where it came from. */
   REWRITE: 3,
   FALLOCATE: 4,
   /** Writing zeroes, where the file system has nothing better. */
@@ -58,7 +58,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   readonly #loop: Loop;
   readonly #dispatch: SlotDispatch;
   readonly #sticky: StickyFailure;
-  readonly #syncs: SyncGroup;
+  /** None where nothing is ever synced: in memory. */
+  readonly #syncs: SyncGroup | null;
   readonly #zeroAddress: number;
   readonly #phase: Uint8Array;
   readonly #operation: Uint8Array;
@@ -81,6 +82,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
    * @param slots the Worker's slots
    * @param stickyWord shared by all Workers that serve the disk, see {@link StickyFailure}
    * @param onFailure is called when stable storage has failed for the first time, unless another Worker was told of it
+   * @throws {SystemError} the disk cannot be opened once more, see {@link SyncGroup}
    */
   constructor(disk: OpenedDisk, loop: Loop, slots: Slots, stickyWord: Int32Array, onFailure?: () => void) {
     this.geometry = disk.geometry;
@@ -90,7 +92,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     this.#loop = loop;
     this.#dispatch = SlotDispatch.of(loop, slots.count);
     this.#sticky = new StickyFailure(stickyWord, onFailure);
-    this.#syncs = new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
+    this.#syncs = disk.inline ? null : new SyncGroup(disk.fd, loop, slots.count, this.#sticky, this);
     this.#zeroAddress = zeroAddress();
     this.#phase = new Uint8Array(slots.count);
     this.#operation = new Uint8Array(slots.count);
@@ -121,7 +123,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
   }
 
   close(): void {
-    this.#syncs.close();
+    this.#syncs?.close();
   }
 
   complete(slot: number, generation: number, result: number): void {
@@ -289,7 +291,7 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
         this.#loop.read(this.#fd, at, left, position, kind, slot, generation);
         break;
       case Phase.WRITE: {
-        const rwFlags = (this.#flags[slot] & RequestFlag.FUA) !== 0 ? ReadWriteFlag.DSYNC : 0;
+        const rwFlags = this.#isForced(slot) ? ReadWriteFlag.DSYNC : 0;
         this.#loop.write(this.#fd, at, left, position, rwFlags, kind, slot, generation);
         break;
       }
@@ -327,8 +329,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
 
   /** A read or write of data or zeroes has ended. */
   #transferred(slot: number, result: number): void {
-    const fuaWrite = this.#phase[slot] === Phase.WRITE && (this.#flags[slot] & RequestFlag.FUA) !== 0;
-    if (fuaWrite && (result === -Errno.ENOSPC || result === -Errno.EDQUOT)) {
+    const forced = this.#phase[slot] === Phase.WRITE && this.#isForced(slot);
+    if (forced && (result === -Errno.ENOSPC || result === -Errno.EDQUOT)) {
       this.#phase[slot] = Phase.REWRITE;
       this.#step(slot);
       return;
@@ -340,12 +342,13 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
       return;
     }
     const status = result < 0 ? result : -Errno.EIO;
-    if (fuaWrite) this.#sticky.record(status);
+    // The kernel may have added a flush, and that have failed.
+    if (forced) this.#sticky.record(status);
     this.#finish(slot, status);
   }
 
   /**
-   * A FUA write met ENOSPC, and has been tried again without FUA. If there is still no space, the write itself had
+   * A forced write met ENOSPC, and has been tried again as a plain one. If there is still no space, the write itself had
    * failed, before any flush: nothing that anybody relies on is lost, and once there is space all is well. But if it
    * goes now, the ENOSPC may have been that of a flush (a thin volume has run full), which is lost data.
    */
@@ -388,8 +391,8 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     }
     switch (this.#operation[slot]) {
       case Operation.WRITE:
-        // Another FUA write may have been given the error that this one should have had.
-        this.#finish(slot, this.#sticky.status);
+        if (this.#disk.forcesWrites) this.#finish(slot, this.#sticky.status);
+        else this.#sync(slot);
         break;
       case Operation.DISCARD:
       case Operation.WRITE_ZEROES:
@@ -401,9 +404,14 @@ export class FileBackend implements BlockDevice, CompletionHandler, SyncClient {
     }
   }
 
+  /** The slot's write is done with RWF_DSYNC. */
+  #isForced(slot: number): boolean {
+    return this.#disk.forcesWrites && (this.#flags[slot] & RequestFlag.FUA) !== 0;
+  }
+
   #sync(slot: number): number {
     this.#phase[slot] = Phase.SYNC;
-    this.#syncs.request(slot);
+    this.#syncs!.request(slot);
     return PENDING;
   }
 

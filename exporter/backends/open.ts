@@ -71,6 +71,7 @@ export function closeBackend(disk: OpenedDisk): void {
  * @param slots the Worker's slots
  * @param stickyWord from `makeStickyWord()`, one for the disk, shared by all its Workers
  * @param onFailure is called when stable storage has failed for the first time, in one of its Workers
+ * @throws {SystemError} the Worker cannot have a description of its own for syncs, or no memory
  */
 export function makeBackend(
   disk: OpenedDisk,
@@ -168,6 +169,7 @@ function examineFile(spec: BackendSpec, fd: number, status: FileStatus): OpenedD
       fastZero: punches,
     },
     inline,
+    forcesWrites: false,
     fastAllocatedZero: !inline,
     roundedOffBytes: status.size - size,
     identity: identityOf(status, status.size),
@@ -184,6 +186,7 @@ function examineBlock(spec: BackendSpec, fd: number, status: FileStatus): Opened
     fd,
     geometry: { size, ...device.geometry },
     inline: false,
+    forcesWrites: device.forcesWrites,
     fastAllocatedZero: device.zeroes,
     roundedOffBytes: device.size - size,
     identity: identityOf(status, device.size),

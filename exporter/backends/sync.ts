@@ -1,14 +1,14 @@
 /**
- * Stable storage: the flushes of one disk in one Worker, and the failure that sticks to all of them.
+ * Stable storage: the syncs of one disk in one Worker, and the failure that sticks to all of them.
  *
  * @module
  */
-import { Errno } from "../../ffi/errno.ts";
+import { check, Errno } from "../../ffi/errno.ts";
 import type { CompletionHandler, Loop } from "../../ffi/loop.ts";
 import { SlotDispatch } from "./dispatch.ts";
 
 /**
- * The failure of a disk: the first failed flush or FUA write, after which nothing that promises stable storage may
+ * The failure of a disk: the first failed sync, be it of a FLUSH or of a FUA mutation, after which nothing that promises stable storage may
  * succeed any more. The kernel reports a lost page once and then counts it as clean, so a later success would be a lie.
  * All Workers that serve the disk share the word.
  */
@@ -42,7 +42,7 @@ export function makeStickyWord(): Int32Array<SharedArrayBuffer> {
   return new Int32Array(new SharedArrayBuffer(4));
 }
 
-/** Who is told that a flush has ended. */
+/** Who is told that a sync has ended. */
 export interface SyncClient {
   /** @param status 0 or a negative errno, which is sticky already */
   onSynced(slot: number, status: number): void;
@@ -55,12 +55,13 @@ const NONE = -1;
 export const RETRIES_MAX = 100;
 
 /**
- * Flushes in groups: one fdatasync at a time, and all that ask meanwhile share the next one.
+ * Syncs in groups, for FLUSH and for FUA: one fdatasync at a time, and all that ask meanwhile share the next one.
  *
- * The kernel reports a lost page once *to each open description*. So with two flushes of one description under way, one
- * would take the error and the other would succeed. Therefore one at a time, and on a description of the Worker's own,
- * which is only ever synced: an exporter that is killed leaves no write on it that the lock (on the disk's first
- * description) would not see.
+ * The kernel reports a lost page once *to each open description* (errseq_t, Documentation/core-api/errseq.rst in its
+ * sources). So with two syncs of one description under way, or two writes with RWF_DSYNC, one could take the error of
+ * both and the other succeed. Therefore one at a time, and on a description of the Worker's own, which is only ever
+ * synced: an exporter that is killed leaves no write on it that the lock (on the disk's first description) would not
+ * see.
  */
 export class SyncGroup implements CompletionHandler {
   readonly #loop: Loop;
@@ -68,7 +69,6 @@ export class SyncGroup implements CompletionHandler {
   readonly #sticky: StickyFailure;
   readonly #client: SyncClient;
   readonly #fd: number;
-  readonly #ownFd: boolean;
   readonly #next: Int32Array;
   #waitingHead = NONE;
   #waitingTail = NONE;
@@ -80,6 +80,8 @@ export class SyncGroup implements CompletionHandler {
   /**
    * @param fd the disk
    * @param slotCount how many slots the Worker has
+   * @throws {SystemError} the disk cannot be opened once more: to sync the description that others write on or sync,
+   *   would be to promise what is not known
    */
   constructor(fd: number, loop: Loop, slotCount: number, sticky: StickyFailure, client: SyncClient) {
     this.#loop = loop;
@@ -87,13 +89,10 @@ export class SyncGroup implements CompletionHandler {
     this.#sticky = sticky;
     this.#client = client;
     this.#next = new Int32Array(slotCount).fill(NONE);
-    // Without /proc the disk's own description must do; then only flushes of other Workers could take an error away.
-    const own = loop.calls.reopen(fd);
-    this.#ownFd = own >= 0;
-    this.#fd = this.#ownFd ? own : fd;
+    this.#fd = check(loop.calls.reopen(fd), "open the disk once more, for its syncs");
   }
 
-  /** Asks for a flush of everything that is done by now; the client is told later, never from within. */
+  /** Asks for a sync of everything that is done by now; the client is told later, never from within. */
   request(slot: number): void {
     if (this.#waitingHead === NONE) this.#waitingHead = slot;
     else this.#next[this.#waitingTail] = slot;
@@ -102,7 +101,7 @@ export class SyncGroup implements CompletionHandler {
   }
 
   complete(_tag: number, generation: number, result: number): void {
-    if (generation !== this.#generation) throw new Error("A flush completed twice");
+    if (generation !== this.#generation) throw new Error("A sync completed twice");
     if ((result === -Errno.EINTR || result === -Errno.EAGAIN) && this.#retries++ < RETRIES_MAX) {
       this.#queue();
       return;
@@ -124,7 +123,7 @@ export class SyncGroup implements CompletionHandler {
 
   /** Gives the description back. Nothing is under way. */
   close(): void {
-    if (this.#ownFd) this.#loop.calls.close(this.#fd);
+    this.#loop.calls.close(this.#fd);
   }
 
   #start(): void {

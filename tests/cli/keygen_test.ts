@@ -65,7 +65,7 @@ Deno.test(
   Workplace.test(async (place) => {
     Deno.writeTextFileSync(`${place.folder}/a.key`, "mine");
     await Promise.all([
-      place.fails(1, /Cannot write the key file a\.key: there is something already/, "keygen", "a"),
+      place.fails(1, /Cannot write the key file a\.key: there is something already, .*--out/, "keygen", "a"),
       place.fails(1, /no\/such\.key: there is no such folder/, "keygen", "a", "--out", "no/such.key"),
       place.fails(2, /The name of a key has 1 to 64 characters/, "keygen", "a/b"),
       place.fails(2, /The name of a key has 1 to 64 characters/, "keygen", "x".repeat(65)),

@@ -4,6 +4,7 @@ import type { DaemonChild } from "../../engine/control/child.ts";
 import { Cipher, Digest } from "../../protocol/wire.ts";
 import { NbdDisk } from "../../client/demo_nbd.ts";
 import { Peer } from "../protocol/peer.ts";
+import { countInMemory } from "./memory.ts";
 import { Workplace } from "./program.ts";
 
 /** Makes keys of these names in the workplace: NAME.key each. */
@@ -82,6 +83,20 @@ Deno.test(
 );
 
 Deno.test(
+  "a client that is attached has forgotten its key, and an exporter has it once",
+  Workplace.test(async (place) => {
+    keys(place, "alice");
+    const { secret } = readKeyFile(`${place.folder}/alice.key`);
+    const { daemon, address } = await place.exporter("disk=mem:4M", "--key", "alice.key", "--workers", "2");
+    const nbd = `unix:${place.folder}/nbd.sock`;
+    const attached = place.daemon("attach", `${address}/disk`, "--key", "alice.key", "--lanes", "2", "--nbd", nbd);
+    await attached.waitFor("attached");
+    assert.equal(countInMemory(daemon.pid, secret), 1);
+    assert.equal(countInMemory(attached.pid, secret), 0);
+  }),
+);
+
+Deno.test(
   "whoever has no key, another, or the right id alone does not come in, and the log tells them apart",
   Workplace.test(async (place) => {
     keys(place, "alice", "eve");
@@ -133,6 +148,11 @@ Deno.test(
       /^dst: Refused to serve NBD on 0\.0\.0\.0:0: NBD has no keys/,
       ...["export", "mem:1M", ...place.exportOptions(), "--nbd", "0.0.0.0:0", "--key", "alice.key"],
     );
+    await place.fails(
+      2,
+      /^dst: Refused to serve NBD on 0\.0\.0\.0:0: NBD has no keys/,
+      ...["attach", "127.0.0.1:1/disk", "--nbd", "0.0.0.0:0", "--key", "alice.key"],
+    );
     Deno.writeTextFileSync(`${place.folder}/open.toml`, 'listen = "[::]:0"\n[[exports]]\npath = "mem:1M"\n');
     await place.fails(
       2,
@@ -181,7 +201,7 @@ Deno.test(
   Workplace.test(async (place) => {
     keys(place, "alice", "bob");
     configure(place, { disk: 'alice = "read-write", bob = "read"', other: 'alice = "read-write"' });
-    const { address } = await exporter(place);
+    const { daemon, address } = await exporter(place);
     const list = async (name: string) => {
       const { stdout } = await place.run("list", address, "--json", "--key", `${name}.key`);
       return stdout.trim().split("\n").map((line) => JSON.parse(line)).map(({ name, access }) => [name, access]);
@@ -197,7 +217,14 @@ Deno.test(
     const absent = await place.run(...attach("nosuch", "--read-only"));
     assert.equal(hidden.code, 1);
     assert.equal(hidden.stderr.replaceAll("other", "nosuch"), absent.stderr);
-    assert.equal((await place.daemon(...attach("disk", "--read-only")).waitFor("attached")).readOnly, true);
+    await place.fails(1, /there is no export "other"/, "info", `${address}/other`, "--key", "bob.key");
+    const attached = place.daemon(...attach("disk", "--read-only"));
+    assert.equal((await attached.waitFor("attached")).readOnly, true);
+    await attached.stop();
+    const { stderr } = await daemon.stop();
+    assert.equal(count(stderr, /Refused .*: the key "bob" may only read the export "disk"$/), 1);
+    assert.equal(count(stderr, /Refused .*: the key "bob" may not use the export "other"$/), 2);
+    assert.equal(count(stderr, /Refused .*: there is no export "nosuch"$/), 1);
   }),
 );
 

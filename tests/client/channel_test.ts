@@ -9,7 +9,7 @@ import { copy } from "../../client/copy.ts";
 import { bench } from "../../client/bench.ts";
 import { LaneThreads } from "../../client/lane_threads.ts";
 import { resolveTarget } from "../../client/open.ts";
-import { cipherName, digestName } from "../../engine/control/algorithms.ts";
+import { cipherName, digestName, suitesOf } from "../../engine/control/algorithms.ts";
 import { Operation, RequestFlag } from "../../engine/block.ts";
 import { type Key, makeKey } from "../../engine/control/key_file.ts";
 import { availableCiphers, type CryptoChoice } from "../../engine/cryptography.ts";
@@ -66,10 +66,11 @@ function exporterOf(
   more: { ciphers?: readonly string[]; digests?: readonly string[]; crypto?: CryptoChoice; workers?: number } = {},
 ): Promise<TestExporter> {
   const keys = key === null ? [] : [{ key: copyOf(key), allow: null }];
-  const { ciphers = ["chacha20-poly1305", "aes-256-gcm", "none"], digests = ["blake2b-256", "hmac-sha256", "xxh64"] } =
-    more;
-  const mine = ciphers.filter((name) => hasOpenSsl || name !== "aes-256-gcm");
-  const options = { crypto: "auto" as const, ...more, keys, ciphers: mine };
+  const { crypto = "auto", digests = ["blake2b-256", "hmac-sha256", "xxh64"] } = more;
+  const { ciphers = ["chacha20-poly1305", "aes-256-gcm", "none"] } = more;
+  // What the machine has, as the command does.
+  const suites = suitesOf(ciphers, digests, key !== null, availableCiphers(crypto));
+  const options = { ...more, crypto, keys, ciphers: suites.ciphers };
   return startTestExporter(loop, [exportOf("disk", "mem:16M")], digests, options);
 }
 

@@ -19,6 +19,7 @@ import {
 } from "../protocol/bytes.ts";
 import { type Algorithms, Direction, NOISE_MESSAGE, NoiseClient, type PresharedKey } from "../protocol/channel.ts";
 import { helloBody } from "../protocol/peer.ts";
+import { rememberingCurve } from "./noise.ts";
 import type { Line } from "./stream.ts";
 
 const NOTHING: Uint8Array<ArrayBuffer> = new Uint8Array(0);
@@ -102,7 +103,7 @@ export class Speaker {
       this.#state = State.FRAMES;
       return;
     }
-    this.#noise = new NoiseClient(join(this.#said, answer), this.#key.secret, this.#privateKey);
+    this.#noise = new NoiseClient(join(this.#said, answer), this.#key.secret, this.#privateKey, rememberingCurve);
     this.line.write(this.#noise.message());
     this.#state = State.NOISE;
   }

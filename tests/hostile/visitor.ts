@@ -3,12 +3,13 @@
  *
  * @module
  */
+import assert from "node:assert/strict";
 import { ExporterDoor, type ExporterDoorHost } from "../../protocol/exporter_door.ts";
 import { Access, type JoinRequest, type OpenRequest } from "../../protocol/grant.ts";
 import { FENCING_INTERVAL_MS, HANDSHAKE_TIME_MS } from "../../protocol/limits.ts";
 import { DISK_BYTES, VISITOR_STAGING_AT } from "./ground.ts";
 import { type Line, Stream } from "./stream.ts";
-import { type Below, EXPORT_NAME, FEATURES, IDENTITIES, SHAPE, type World } from "./world.ts";
+import { EXPORT_NAME, FEATURES, IDENTITIES, SHAPE, type World } from "./world.ts";
 import type { WorldLane } from "./world_lane.ts";
 
 /** A connection at the door. */
@@ -45,10 +46,11 @@ export class Visitor implements ExporterDoorHost {
     return this.#world.options.keys.get(id.toHex()) ?? null;
   }
   randomBytes(count: number): Uint8Array {
-    return Uint8Array.from(
-      { length: count },
-      (_, i) => i < 32 ? ephemeral(this.#world.below, i) : this.#world.below(256),
-    );
+    // Each ephemeral key once in a world, as it has to be; but the same ones in each, so that they are computed once. The
+    // first byte would not do: the curve ignores its lowest bits.
+    const second = ++this.#world.handshakes;
+    assert.ok(second < 256);
+    return Uint8Array.from({ length: count }, (_, i) => i === 1 ? second : i < 32 ? i : this.#world.below(256));
   }
   list() {
     this.#since = this.#world.now;
@@ -113,9 +115,4 @@ export class Visitor implements ExporterDoorHost {
     this.#world.visitors.delete(this);
     this.#world.ground.visitors.giveBack(this.#at);
   }
-}
-
-/** Byte `at` of one of a few private keys: so that their public keys need not be computed each time. */
-function ephemeral(below: Below, at: number): number {
-  return at === 0 ? 1 + below(4) : at;
 }

@@ -63,6 +63,8 @@ export class World {
   readonly lanes = new Set<WorldLane>();
   /** Why connections were ended: how often by each {@link ProtocolError}, 0 without one. */
   readonly errors = new Map<number, number>();
+  /** Clients that have come as far as the handshake. */
+  handshakes = 0;
   /** Requests that have reached the disk. */
   executed = 0;
   /** Lanes that go on in the next turn. */

@@ -188,16 +188,25 @@ export class Direction {
   }
 }
 
+/** X25519 (RFC 7748). */
+export interface Curve {
+  getPublicKey(privateKey: Uint8Array): Bytes;
+  getSharedSecret(privateKey: Uint8Array, publicKey: Uint8Array): Bytes;
+}
+
 /** The client's side of `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s` (SPEC.md, 4.2). */
 export class NoiseClient {
   readonly #state = new SymmetricState(NOISE_NAME);
   readonly #private: Bytes;
   readonly #public: Bytes;
 
+  readonly #curve: Curve;
+
   /** @param prologue the client's whole hello, then the exporter's whole answer */
-  constructor(prologue: Uint8Array, secret: Uint8Array, privateKey: Uint8Array = randomKey()) {
+  constructor(prologue: Uint8Array, secret: Uint8Array, privateKey = randomKey(), curve: Curve = x25519) {
+    this.#curve = curve;
     this.#private = Uint8Array.from(privateKey);
-    this.#public = x25519.getPublicKey(this.#private);
+    this.#public = curve.getPublicKey(this.#private);
     this.#state.mixHash(prologue);
     this.#state.mixKeyAndHash(secret);
   }
@@ -214,7 +223,7 @@ export class NoiseClient {
     const theirs = message.slice(0, PUBLIC_KEY);
     this.#state.mixHash(theirs);
     this.#state.mixKey(theirs);
-    this.#state.mixKey(x25519.getSharedSecret(this.#private, theirs));
+    this.#state.mixKey(this.#curve.getSharedSecret(this.#private, theirs));
     if (this.#state.decryptAndHash(message.slice(PUBLIC_KEY)) === null) return null;
     const [client, exporter] = this.#state.split();
     return { client, exporter };

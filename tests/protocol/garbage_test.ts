@@ -16,6 +16,9 @@ const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 /** I/Os before those that count: V8 optimizes the data path anew several times at first. */
 const WARM_UP_IOS = 300_000;
 const IOS = 1_000_000;
+/** V8 may optimize something anew later still, or collect what is left of the warm-up: once or twice. What an I/O leaves is
+ * there in every round. */
+const ROUNDS = 3;
 /** Requests that are sent together; each has a slot of its own. */
 const BATCH = 128;
 const BLOCK = 4096;
@@ -92,17 +95,20 @@ for (const [loop, digest] of [["uring", Digest.XXH64], ["poll", Digest.NONE]] as
       using session = await Session.open(options, "disk", { depth: BATCH });
       await drive(session, WARM_UP_IOS, 1);
       await pause();
-      const fromMs = performance.now() - startedMs - PAUSE_MS / 2;
-      await drive(session, IOS, 2);
-      const untilMs = performance.now() - startedMs;
-      await pause();
+      const rounds: string[] = [];
+      do {
+        const fromMs = performance.now() - startedMs - PAUSE_MS / 2;
+        await drive(session, IOS, 2);
+        const untilMs = performance.now() - startedMs;
+        await pause();
+        const scavenges = scavengesIn(output, fromMs, untilMs);
+        rounds.push([...scavenges].map(([isolate, count]) => `${count} in isolate ${isolate}`).join(", "));
+      } while (rounds.at(-1) !== "" && rounds.length < ROUNDS);
       session.peer.close();
       exporter.kill("SIGTERM");
       await Promise.all([reading, exporter.status]);
       assert.match(output, /ms: Scavenge/, "collections are reported");
-      const scavenges = scavengesIn(output, fromMs, untilMs);
-      const text = [...scavenges].map(([isolate, count]) => `${count} in isolate ${isolate}`).join(", ");
-      assert.equal(text, "", `scavenges during ${IOS} I/Os`);
+      assert.equal(rounds.at(-1), "", `scavenges during ${IOS} I/Os: ${rounds.join("; ")}`);
     } finally {
       if (!hasEnded) exporter.kill("SIGKILL");
       Deno.removeSync(folder, { recursive: true });

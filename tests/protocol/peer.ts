@@ -249,6 +249,18 @@ export class Peer {
     this.close();
   }
 
+  /** The bytes of the next frame as they came, PINGs and PONGs apart. */
+  async takeFrame(): Promise<Uint8Array> {
+    for (;;) {
+      const prefix = await this.#take(this.prefixBytes);
+      const number = this.received++;
+      const plain = this.receiver.openPrefix(number, prefix) ?? assert.fail("the header's tag is wrong");
+      const { type, payloadBytes } = readHeader(plain, number);
+      const payload = await this.#take(payloadBytes);
+      if (type !== FrameType.PING && type !== (FrameType.PING | REPLY)) return join(prefix, payload);
+    }
+  }
+
   /** Exactly so many bytes. */
   async take(bytes: number): Promise<Uint8Array> {
     return await this.#take(bytes);

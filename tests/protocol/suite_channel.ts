@@ -276,9 +276,7 @@ export function registerChannelCases(test: Register): void {
   test("what the exporter sent, sent back to it, ends the connection", (context) =>
     ends(context, async ({ peer }) => {
       await peer.write(peer.next({ type: Operation.READ, sequence: 1, offset: AT, length: BYTES }));
-      const echo = await peer.take(peer.prefixBytes + BYTES);
-      peer.received++;
-      await peer.write(echo);
+      await peer.write(await peer.takeFrame());
     }, "an echo"));
 
   test("frames of another connection of the same session are worth nothing", async (context) => {

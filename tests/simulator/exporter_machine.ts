@@ -261,6 +261,7 @@ function openedDisk(fd: number, size: number): OpenedDisk {
       fastZero: true,
     },
     inline: false,
+    forcesWrites: false,
     fastAllocatedZero: true,
     roundedOffBytes: 0,
     identity: {

@@ -1,8 +1,6 @@
 /* tslint:disable */
 /* eslint-disable */
 export const memory: WebAssembly.Memory;
-export const crc32c: (a: number, b: number, c: number) => void;
-export const crc32c_portable: (a: number, b: number, c: number) => void;
 export const free_from: () => number;
 export const guard_begin: (a: number, b: number, c: number) => void;
 export const guard_finish_open: (a: number, b: number, c: number) => number;
@@ -16,4 +14,3 @@ export const guard_seal_piece: (a: number, b: number, c: number, d: number, e: n
 export const guard_set_keys: (a: number, b: number, c: number) => void;
 export const guard_start: (a: number, b: number) => void;
 export const wipe_stack: () => void;
-export const xxh64: (a: number, b: number, c: number) => void;

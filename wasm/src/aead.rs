@@ -1,12 +1,12 @@
-//! ChaCha20-Poly1305 (RFC 8439, section 2.8) as frames are sealed with it: payloads without associated data, and headers
-//! with their payload's tag as associated data.
+//! ChaCha20-Poly1305 (RFC 8439, section 2.8) as frames are sealed with it: payloads without associated data, and
+//! headers with their payload's tag as associated data.
 //!
 //! # How it is fast
 //!
-//! In steps of 512 bytes: the vector units make their key stream, two groups of four blocks, while the scalar units hash
-//! 512 bytes, one or two blocks of Poly1305 to a double round of a group. Sealing hashes what the step before has sealed,
-//! opening what is about to be opened. When sealing, the one-time key of Poly1305 comes from a ninth block that goes along
-//! with the first two groups.
+//! In steps of 512 bytes: the vector units make their key stream, two groups of four blocks, while the scalar units
+//! hash 512 bytes, one or two blocks of Poly1305 to a double round of a group. Sealing hashes what the step before has
+//! sealed, opening what is about to be opened. When sealing, the one-time key of Poly1305 comes from a ninth block that
+//! goes along with the first two groups.
 
 use crate::{
     chacha20::{self, DOUBLE_ROUNDS, GROUP, Group, NONCE_BYTES, Stream},
@@ -167,8 +167,9 @@ impl<L: Lanes> ChaCha20Poly1305<L> {
     /// Adds the key stream to steps, and hashes as many others, each before the step is written that it belongs to.
     ///
     /// The shape of the loops matters. A visit to a group takes about as long in the vector units as two blocks of
-    /// Poly1305 in the scalar ones, and the branch behind it keeps the compilers from gathering all that is scalar in one
-    /// place, too far away for the processor to run it beside the vectors. Only the vectors of one group are in registers.
+    /// Poly1305 in the scalar ones, and the branch behind it keeps the compilers from gathering all that is scalar in
+    /// one place, too far away for the processor to run it beside the vectors. Only the vectors of one group are in
+    /// registers.
     #[inline(never)]
     fn steps(&mut self, from: &[Step], to: &[Step], hashed: &[Step]) {
         let masks = L::masks();

@@ -1,7 +1,7 @@
 //! BLAKE2b (RFC 7693) with 32 bytes of output, keyed and not.
 //!
-//! There is no SIMD twin: two 64-bit words to a vector leave half of the vector units' width unused for what the shuffles
-//! cost, and a core's scalar units do these additions and rotations as fast.
+//! There is no SIMD twin: two 64-bit words to a vector leave half of the vector units' width unused for what the
+//! shuffles cost, and a core's scalar units do these additions and rotations as fast.
 
 use crate::guard::{Digest, KEY_BYTES, Tag, Workspace};
 use core::array;

@@ -7,7 +7,6 @@ use crate::{
     lanes::Portable,
     passage::Passage,
     sha256::Hmac,
-    vector::Vector,
     xxh64,
 };
 use core::{
@@ -37,57 +36,6 @@ pub extern "C" fn free_from() -> usize {
     (&raw const __heap_base).addr().next_multiple_of(PAGE_BYTES)
 }
 
-/// CRC-32C of the bytes: four bytes little-endian, and four of zero.
-///
-/// # Safety
-/// `[pointer, pointer + length)` and `[out, out + 8)` lie in the free area; `length` is below 2^31.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn crc32c(pointer: *const u8, length: usize, out: *mut u8) {
-    // SAFETY: as the caller promised.
-    unsafe { crc32c_by::<v128>(pointer, length, out) }
-}
-
-/// [`crc32c`] without SIMD.
-///
-/// # Safety
-/// As for [`crc32c`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn crc32c_portable(pointer: *const u8, length: usize, out: *mut u8) {
-    // SAFETY: as the caller promised.
-    unsafe { crc32c_by::<u128>(pointer, length, out) }
-}
-
-/// XXH64 with seed 0 of the bytes: eight bytes little-endian.
-///
-/// # Safety
-/// As for [`crc32c`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn xxh64(pointer: *const u8, length: usize, out: *mut u8) {
-    // SAFETY: as the caller promised; the input is not used after the digest is known, so `out` may be in it.
-    unsafe {
-        let digest = xxh64::digest(slice::from_raw_parts(pointer, length));
-        put(out, digest);
-    }
-}
-
-/// # Safety
-/// As for [`crc32c`].
-#[inline(always)]
-unsafe fn crc32c_by<V: Vector>(pointer: *const u8, length: usize, out: *mut u8) {
-    // SAFETY: the input is as the caller promised; it is not used after the digest is known, so `out` may be in it.
-    unsafe {
-        let digest = crc32c::digest::<V>(slice::from_raw_parts(pointer, length), &mut workspace().fold);
-        put(out, u64::from(digest));
-    }
-}
-
-/// # Safety
-/// `[out, out + 8)` is the caller's to write.
-#[inline(always)]
-unsafe fn put(out: *mut u8, digest: u64) {
-    // SAFETY: as the caller promised; an array of bytes has no alignment.
-    unsafe { out.cast::<[u8; 8]>().write(digest.to_le_bytes()) }
-}
 /// The one workspace.
 ///
 /// # Safety
@@ -109,8 +57,10 @@ const XXH64: u32 = 2;
 const BLAKE2B_256: u32 = 3;
 const HMAC_SHA_256: u32 = 4;
 const CHACHA20_POLY1305: u32 = 256 + 1;
-/// The same without SIMD, to be compared with.
-const CHACHA20_POLY1305_PORTABLE: u32 = 512 + 1;
+/// What is added for the twin without SIMD, which is there to be compared with.
+const PORTABLE: u32 = 512;
+const CRC32C_PORTABLE: u32 = PORTABLE + CRC32C;
+const CHACHA20_POLY1305_PORTABLE: u32 = PORTABLE + CHACHA20_POLY1305;
 
 type Crc32cGuard = DigestGuard<crc32c::State<v128>>;
 type Xxh64Guard = DigestGuard<xxh64::State>;
@@ -137,6 +87,7 @@ unsafe fn guard<'a>(algorithm: u32, state: *mut u8) -> &'a mut dyn Guard {
     unsafe {
         match algorithm {
             CRC32C => &mut *state.cast::<Crc32cGuard>(),
+            CRC32C_PORTABLE => &mut *state.cast::<DigestGuard<crc32c::State<u128>>>(),
             XXH64 => &mut *state.cast::<Xxh64Guard>(),
             BLAKE2B_256 => &mut *state.cast::<Blake2bGuard>(),
             HMAC_SHA_256 => &mut *state.cast::<HmacGuard>(),

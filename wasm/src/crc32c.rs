@@ -21,8 +21,8 @@
 //!
 //! By exhaustive search over the powers x^8i mod P: for four terms, the xor of two powers looked up in a table of the
 //! xor of 1 and one power; for six, the xor of three in a table of the xor of 1 and two. `tests` below repeats the
-//! searches and shows that [`Sparse`] reaches least of all with four terms, and [`Dense`] least of all with six; that they
-//! are multiples is checked at compile time.
+//! searches and shows that [`Sparse`] reaches least of all with four terms, and [`Dense`] least of all with six; that
+//! they are multiples is checked at compile time.
 
 use crate::{
     guard::{Digest, KEY_BYTES, Tag, Workspace},
@@ -47,8 +47,9 @@ trait Multiple {
     const TAPS: &'static [usize];
     /// The last tap.
     const REACH: usize = Self::TAPS[Self::TAPS.len() - 1];
-    /// Whether what a tap needs is put together from two loads that are aligned, and lie wholly in one store and one cache
-    /// line, each used twice. More work for the vector units, less for those that load. No tap is a multiple of 16 then.
+    /// Whether what a tap needs is put together from two loads that are aligned, and lie wholly in one store and one
+    /// cache line, each used twice. More work for the vector units, less for those that load. No tap is a multiple of
+    /// 16 then.
     const SPLICED: bool;
     /// Bytes of folded history that a step looks back on: the reach, rounded up to whole vectors.
     const HISTORY: usize = Self::REACH.next_multiple_of(16);
@@ -61,8 +62,8 @@ impl Multiple for Sparse {
     const SPLICED: bool = false;
 }
 
-/// Six terms, and a short rest. Loads that overlap two stores, as they would in most places, have to wait until both are
-/// out of the way to the cache: with a tap as near as 65 that would be often.
+/// Six terms, and a short rest. Loads that overlap two stores, as they would in most places, have to wait until both
+/// are out of the way to the cache: with a tap as near as 65 that would be often.
 struct Dense;
 impl Multiple for Dense {
     const TAPS: &'static [usize] = &[65, 155, 170, 195, 209];
@@ -107,16 +108,11 @@ impl Default for Scratch {
     }
 }
 
-/// The checksum of the bytes, as a number; the wire carries it little-endian.
-pub fn digest<V: Vector>(bytes: &[u8], scratch: &mut Scratch) -> u32 {
-    !update::<V>(START, bytes, scratch)
-}
-
 /// The state before the first byte. The checksum is the complement of the state after the last.
-pub const START: u32 = !0;
+const START: u32 = !0;
 
 /// Continues from `state` over the bytes: cutting a message into pieces gives the same as taking it whole.
-pub fn update<V: Vector>(state: u32, bytes: &[u8], scratch: &mut Scratch) -> u32 {
+fn update<V: Vector>(state: u32, bytes: &[u8], scratch: &mut Scratch) -> u32 {
     let Scratch {
         line,
         sparse_residue,
@@ -332,6 +328,10 @@ const fn x8_power(n: usize) -> u32 {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    fn digest<V: Vector>(bytes: &[u8], scratch: &mut Scratch) -> u32 {
+        !update::<V>(START, bytes, scratch)
+    }
 
     fn bit_by_bit(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(!0, |state, &byte| times_x8(state ^ u32::from(byte)))

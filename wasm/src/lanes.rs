@@ -1,7 +1,7 @@
 //! Four 32-bit words side by side, with and without SIMD.
 //!
-//! A kernel written over [`Lanes`] exists twice: as [`core::arch::wasm32::v128`] it is the fast one, as [`Portable`] its
-//! twin with the same signature, which also runs natively under `cargo test`.
+//! A kernel written over [`Lanes`] exists twice: as [`core::arch::wasm32::v128`] it is the fast one, as [`Portable`]
+//! its twin with the same signature, which also runs natively under `cargo test`.
 
 use core::{array, cell::Cell};
 

@@ -18,8 +18,8 @@ impl<'a> Passage<'a> {
     /// Of ranges that the caller knows about.
     ///
     /// # Safety
-    /// For `'a`, both ranges of `bytes` are valid, the second for writing too, and nothing else refers to them. They are
-    /// the same or apart.
+    /// For `'a`, both ranges of `bytes` are valid, the second for writing too, and nothing else refers to them. They
+    /// are the same or apart.
     pub unsafe fn new(from: *const u8, to: *mut u8, bytes: usize) -> Self {
         Self {
             from,

@@ -4,17 +4,17 @@
 //! # How
 //!
 //! Scalar: the accumulator h is four limbs of 32 bits and a short one, in words of 64 bits. Multiplying by a limb of r
-//! beyond 2^128 is multiplying by 5/4 of it, as 2^130 = 5 modulo 2^130 - 5, and clamping has made the limbs of r but the
-//! lowest multiples of 4. Carries are lazy: each limb hands on what is over 32 bits once a block, so a limb may be longer
-//! than that. A vector of 26-bit limbs would be slower, and it would compete with ChaCha20 for the vector units: these
-//! multiplications run beside it for next to nothing.
+//! beyond 2^128 is multiplying by 5/4 of it, as 2^130 = 5 modulo 2^130 - 5, and clamping has made the limbs of r but
+//! the lowest multiples of 4. Carries are lazy: each limb hands on what is over 32 bits once a block, so a limb may be
+//! longer than that. A vector of 26-bit limbs would be slower, and it would compete with ChaCha20 for the vector units:
+//! these multiplications run beside it for next to nothing.
 //!
 //! # Why nothing overflows
 //!
-//! r0 < 2^28, and the other limbs of r < 2^28, so 5/4 of them < 1.25 * 2^28. Before a block, let h0 < 2.57 * 2^32, h1, h2,
-//! h3 < 2 * 2^32, h4 <= 3; with the block's words added h0 < 3.57 * 2^32, h1, h2, h3 < 3 * 2^32, h4 <= 4. Then each sum of
-//! products is below (3 * 3 * 1.25 + 3.57) * 2^60 + 2^32 < 15 * 2^60 < 2^64. Afterwards h1, h2, h3 are a limb and a carry,
-//! < 2 * 2^32; d4 < 4 * 2^28 + 2^32, so h0 < 2^32 + 5/4 * d4 < 2.57 * 2^32; h4 <= 3 again.
+//! r0 < 2^28, and the other limbs of r < 2^28, so 5/4 of them < 1.25 * 2^28. Before a block, let h0 < 2.57 * 2^32, h1,
+//! h2, h3 < 2 * 2^32, h4 <= 3; with the block's words added h0 < 3.57 * 2^32, h1, h2, h3 < 3 * 2^32, h4 <= 4. Then each
+//! sum of products is below (3 * 3 * 1.25 + 3.57) * 2^60 + 2^32 < 15 * 2^60 < 2^64. Afterwards h1, h2, h3 are a limb
+//! and a carry, < 2 * 2^32; d4 < 4 * 2^28 + 2^32, so h0 < 2^32 + 5/4 * d4 < 2.57 * 2^32; h4 <= 3 again.
 
 use crate::passage::{Text, words_of};
 use core::cell::Cell;
@@ -103,8 +103,8 @@ impl Poly1305 {
     pub fn finish(&self) -> [u8; TAG_BYTES] {
         const LOW: u64 = 0xffff_ffff;
         let mut h = self.h;
-        // What each limb is too long by goes up, and what the last one has beyond 2^130 comes back to the first, as 5 times
-        // as much. Once leaves h < 2^130 + 5, twice h < 2^130.
+        // What each limb is too long by goes up, and what the last one has beyond 2^130 comes back to the first, as 5
+        // times as much. Once leaves h < 2^130 + 5, twice h < 2^130.
         for _ in 0..2 {
             carry(&mut h);
             h[0] += (h[4] >> 2) * 5;

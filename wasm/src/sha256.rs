@@ -113,8 +113,8 @@ impl Sha256 {
         self.rest[..rest.len()].copy_from_slice(rest);
     }
 
-    /// The hash of all pieces. FIPS 180-4, section 5.1.1: behind the message comes one bit, and at the end of a block its
-    /// length in bits.
+    /// The hash of all pieces. FIPS 180-4, section 5.1.1: behind the message comes one bit, and at the end of a block
+    /// its length in bits.
     fn hash(&self) -> [u8; 32] {
         let mut h = self.h;
         let held = (self.length % BLOCK as u64) as usize;
@@ -135,8 +135,8 @@ impl Sha256 {
     }
 }
 
-/// A MAC whose input comes in pieces: hash(key ^ opad, hash(key ^ ipad, message)). Any bit pattern is one, so that it may
-/// lie in the host's memory.
+/// A MAC whose input comes in pieces: hash(key ^ opad, hash(key ^ ipad, message)). Any bit pattern is one, so that it
+/// may lie in the host's memory.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Hmac {
@@ -291,8 +291,8 @@ mod tests {
         );
     }
 
-    /// RFC 4231, section 4. Keys are filled up with zeroes to a block, so shorter ones may be to 32 bytes; longer ones are
-    /// hashed.
+    /// RFC 4231, section 4. Keys are filled up with zeroes to a block, so shorter ones may be to 32 bytes; longer ones
+    /// are hashed.
     #[test]
     fn the_vectors_of_the_rfc() {
         let long_key = [0xaa; 131];

@@ -17,14 +17,7 @@ const PRIME_5: u64 = 0x27D4_EB2F_1656_67C5;
 const STEP: usize = 64;
 
 /// Bytes that every piece but the last must be a multiple of.
-pub const STRIPE: usize = 32;
-
-/// The digest of the bytes, as a number; the wire carries it little-endian.
-pub fn digest(bytes: &[u8]) -> u64 {
-    let mut state = State::START;
-    state.update(bytes);
-    state.finish()
-}
+const STRIPE: usize = 32;
 
 /// A digest whose input comes in pieces. Any bit pattern is one, so that it may lie in the host's memory.
 #[derive(Clone, Copy)]
@@ -39,7 +32,7 @@ pub struct State {
 
 impl State {
     /// Before the first piece.
-    pub const START: Self = Self {
+    const START: Self = Self {
         lanes: [PRIME_1.wrapping_add(PRIME_2), PRIME_2, 0, PRIME_1.wrapping_neg()],
         length: 0,
         rest: [0; STRIPE],
@@ -47,7 +40,7 @@ impl State {
 
     /// Takes a piece. Every piece but the last must be a multiple of [`STRIPE`] bytes.
     #[inline(always)]
-    pub fn update(&mut self, bytes: &[u8]) {
+    fn update(&mut self, bytes: &[u8]) {
         debug_assert!(self.length.is_multiple_of(STRIPE as u64), "only the last piece is odd");
         self.length = self.length.wrapping_add(bytes.len() as u64);
         let mut lanes = self.lanes;
@@ -66,7 +59,7 @@ impl State {
 
     /// The digest of all pieces.
     #[inline(always)]
-    pub fn finish(&self) -> u64 {
+    fn finish(&self) -> u64 {
         let mut hash = if self.length < STRIPE as u64 {
             PRIME_5
         } else {
@@ -152,7 +145,13 @@ fn avalanche(mut hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{STRIPE, State, digest};
+    use super::{STRIPE, State};
+
+    fn digest(bytes: &[u8]) -> u64 {
+        let mut state = State::START;
+        state.update(bytes);
+        state.finish()
+    }
 
     #[test]
     fn known_digests() {

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { parseHostPort, parseNbdAddress } from "../engine/control/address.ts";
+import { parseHostPort, parseNbdAddress } from "./address.ts";
 import { checkExposure } from "./exposure.ts";
 
-function check(listen: string, nbd: string | null, keys: number, insecure = false): Promise<string[]> {
+function check(listen: string | null, nbd: string | null, keys: number, insecure = false): Promise<string[]> {
   return checkExposure({
-    listen: parseHostPort(listen),
+    listen: listen === null ? null : parseHostPort(listen),
     nbd: nbd === null ? null : parseNbdAddress(nbd),
     keys: new Array(keys).fill(null),
     insecure,
@@ -30,6 +30,8 @@ Deno.test("without a key only this machine is served, however its address is wri
 
 Deno.test("NBD has no keys, and so serves this machine only", async () => {
   for (const nbd of ["127.0.0.1", "[::1]:10809", "unix:/run/disk.sock"]) await check("127.0.0.1", nbd, 0);
+  assert.deepEqual(await check(null, "unix:/run/disk.sock", 0), []);
+  await assert.rejects(check(null, "0.0.0.0", 0), /^Failure: Refused to serve NBD on 0\.0\.0\.0:10809/);
   for (const keys of [0, 1]) {
     await assert.rejects(check("127.0.0.1", "0.0.0.0", keys), {
       exitCode: 2,

@@ -1,20 +1,21 @@
 /**
- * Who could reach an exporter that asks nobody who he is.
+ * Who could reach what asks nobody who he is: an exporter without a key, and NBD at either end.
  *
  * @module
  */
 import { lookup } from "node:dns/promises";
-import { formatHostPort, formatNbdAddress, type HostPort, type NbdAddress } from "../engine/control/address.ts";
-import { ipBytes } from "../engine/control/cidr.ts";
-import { usageFailure } from "../engine/control/failure.ts";
-import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
+import { formatHostPort, formatNbdAddress, type HostPort, type NbdAddress } from "./address.ts";
+import { ipBytes } from "./cidr.ts";
+import { usageFailure } from "./failure.ts";
+import { ipAddress, type SocketAddress } from "../../ffi/sockaddr.ts";
 
 /** IPv4's addresses of the machine itself are 127.0.0.0/8 (RFC 1122, section 3.2.1.3). */
 const LOOPBACK_IPV4 = 127;
 
 /** What decides it. */
 export interface Exposure {
-  readonly listen: HostPort;
+  /** Where DST is served; null: it is not. */
+  readonly listen: HostPort | null;
   readonly nbd: NbdAddress | null;
   /** With any, nobody comes in by DST who has none of them. */
   readonly keys: readonly unknown[];
@@ -30,7 +31,7 @@ export interface Exposure {
  */
 export async function checkExposure({ listen, nbd, keys, insecure }: Exposure): Promise<string[]> {
   const insisted: string[] = [];
-  if (keys.length === 0 && !await isLoopback(listen.host)) {
+  if (listen !== null && keys.length === 0 && !await isLoopback(listen.host)) {
     const where = formatHostPort(listen.host, listen.port);
     if (!insecure) {
       throw usageFailure(
