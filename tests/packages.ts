@@ -11,6 +11,8 @@ export interface Requirement {
   readonly package: string;
   /** A program that the package brings. */
   readonly program: string;
+  /** It is only unpacked, into the cache folder: installed, it would do more to the machine than a test may. */
+  readonly unpacked?: boolean;
 }
 
 /** Every Debian package that the tests use, with the program by which its presence is known. */
@@ -34,6 +36,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
   { package: "nbdkit", program: "nbdkit" },
   { package: "nbd-client", program: "nbd-client" },
   { package: "libnbd-bin", program: "nbdcopy" },
+  // It would bring udev along, look for arrays, and watch them.
+  { package: "mdadm", program: "mdadm", unpacked: true },
 ];
 
 /** An unpacked kernel package. */
@@ -49,9 +53,17 @@ const ADMINISTRATOR_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /** The kernels that will do: the first series of Debian's with `ublk_drv`, in the plain flavour. */
 const KERNEL_PACKAGE = /^linux-image-(6\.12\.\d+\+deb\d+-amd64)$/;
 
-/** PATH with the folders for administrators' programs appended; for looking programs up and for children. */
+/** PATH with the folders for administrators' programs and of what is unpacked appended; to look up, and for children. */
 export function searchPath(): string {
-  return [...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"), ...ADMINISTRATOR_FOLDERS].join(":");
+  const unpacked = REQUIREMENTS.filter((requirement) => requirement.unpacked).map((requirement) =>
+    `${unpackedFolder(requirement)}/sbin`
+  );
+  return [...(Deno.env.get("PATH") ?? "/usr/bin:/bin").split(":"), ...ADMINISTRATOR_FOLDERS, ...unpacked].join(":");
+}
+
+/** Where a package is unpacked to. */
+function unpackedFolder(requirement: Requirement): string {
+  return `${cacheFolder()}/packages/${requirement.package}`;
 }
 
 /** The absolute path of a program, or null when there is none. */
@@ -74,20 +86,22 @@ export function missingRequirements(): Requirement[] {
 }
 
 /**
- * Makes the requirements be there: as root by apt-get, otherwise not at all.
+ * Makes the requirements be there: as root by apt-get, otherwise only those that need not be installed.
  *
  * @returns the packages that are still missing, by name
  */
 export async function ensurePackages(): Promise<string[]> {
-  let missing = missingRequirements();
-  if (missing.length > 0 && Deno.uid() === 0 && findProgram("apt-get") !== null) {
-    const packages = missing.map((requirement) => requirement.package);
+  const missing = findProgram("apt-get") === null ? [] : missingRequirements();
+  const packages = missing.filter((requirement) => !requirement.unpacked).map((requirement) => requirement.package);
+  if (packages.length > 0 && Deno.uid() === 0) {
     console.log(`installing ${packages.join(" ")}`);
     await updateOnce();
     await aptGet(["install", "-y", "--no-install-recommends", ...packages]);
-    missing = missingRequirements();
   }
-  return missing.map((requirement) => requirement.package);
+  for (const requirement of missing.filter((requirement) => requirement.unpacked)) {
+    await unpack(requirement.package, unpackedFolder(requirement)).catch((error: Error) => console.log(error.message));
+  }
+  return missingRequirements().map((requirement) => requirement.package);
 }
 
 /**
@@ -112,25 +126,38 @@ export async function ensureKernel(): Promise<Kernel> {
         "add the suite and run apt-get update",
     );
   }
+  const root = `${folder}/${release}`;
+  await unpack(`linux-image-${release}`, root, (root) => mustSucceed("depmod", ["-b", root, release]));
+  return { release, root };
+}
+
+/**
+ * Downloads a package and unpacks it, which needs no root.
+ *
+ * @param to the folder that it becomes, where nothing is yet
+ * @param finish what is still to be done to the unpacked folder, by its path
+ * @throws Error when it cannot be had
+ */
+async function unpack(name: string, to: string, finish: (root: string) => Promise<void> = async () => {}) {
+  const folder = to.replace(/\/[^/]*$/, "");
   Deno.mkdirSync(folder, { recursive: true });
   // Unpacked beside its final place and then renamed, so that a run that was cut short leaves nothing half there.
   const work = Deno.makeTempDirSync({ dir: folder, prefix: ".unpack-" });
   try {
-    console.log(`downloading linux-image-${release}`);
-    if (!(await succeeds("apt-get", ["download", `linux-image-${release}`], work))) {
+    console.log(`downloading ${name}`);
+    if (!(await succeeds("apt-get", ["download", name], work))) {
       // The lists may be older than what the mirror still carries.
       await updateOnce();
-      await aptGet(["download", `linux-image-${release}`], work);
+      await aptGet(["download", name], work);
     }
     const archive = listFolder(work).find((name) => name.endsWith(".deb"));
-    if (archive === undefined) throw new Error("Cannot get a kernel for the VM: apt-get download left no package");
+    if (archive === undefined) throw new Error(`Cannot go on: apt-get download left no package ${name}`);
     await mustSucceed("dpkg", ["-x", archive, "root"], work);
-    await mustSucceed("depmod", ["-b", `${work}/root`, release], work);
-    Deno.renameSync(`${work}/root`, `${folder}/${release}`);
+    await finish(`${work}/root`);
+    Deno.renameSync(`${work}/root`, to);
   } finally {
     Deno.removeSync(work, { recursive: true });
   }
-  return { release, root: `${folder}/${release}` };
 }
 
 /** The highest of the kernel releases among the names, others being passed over; null when there is none. */

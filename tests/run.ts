@@ -96,7 +96,7 @@ export function stages(ci: boolean): Stage[] {
     all.push({ name, needs, commands: [[deno, "test", "-A", ...quiet, `tests/${name}/`]] });
   }
   const needs = ["qemu-system-x86", "busybox-static", "cpio", "xz-utils", "kmod", "fdisk", "dmsetup", "e2fsprogs"];
-  needs.push("xfsprogs", "iproute2", "fio", "nbdkit", "nbd-client", "kernel");
+  needs.push("xfsprogs", "iproute2", "fio", "nbdkit", "nbd-client", "mdadm", "kernel");
   all.push({ name: "vm", needs, commands: [[deno, "run", "-A", "tests/vm/boot.ts"]], timeoutS: VM_STAGE_TIMEOUT_S });
   return all;
 }
