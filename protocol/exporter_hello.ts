@@ -101,16 +101,22 @@ export function refusal(status: number): HelloOutcome {
   return { status, cipher: Cipher.NONE, digest: Digest.NONE, keyId: null, offered: null };
 }
 
-/** The first cipher of the client's list that will do, then the first such digest; null if there is none. */
+/**
+ * The first cipher of the client's list that will do, and the first such digest where it needs one; null if there is none.
+ * Whoever would go without a cipher but has no digest for that may have named a cipher, too.
+ */
 function choose(offered: Offer, hasKey: boolean, config: HelloConfig): { cipher: number; digest: number } | null {
-  const cipher = offered.ciphers.find((number) =>
-    config.ciphers.includes(number) && (hasKey || number === Cipher.NONE)
-  );
-  if (cipher === undefined) return null;
-  // A cipher's tags take the place of a digest.
-  if (cipher !== Cipher.NONE) return { cipher, digest: Digest.NONE };
   const digest = offered.digests.find((number) => config.digests.includes(number) && suits(number, hasKey));
-  return digest === undefined ? null : { cipher, digest };
+  for (const cipher of offered.ciphers) {
+    if (!config.ciphers.includes(cipher)) continue;
+    if (cipher === Cipher.NONE) {
+      if (digest !== undefined) return { cipher, digest };
+    } else if (hasKey) {
+      // A cipher's tags take the place of a digest.
+      return { cipher, digest: Digest.NONE };
+    }
+  }
+  return null;
 }
 
 /** Whether a digest may be used without a cipher: with a key it has to be one that can be keyed. */

@@ -37,6 +37,14 @@ Deno.test("a key without a cipher takes a digest that can be keyed", () => {
   assert.equal(outcome([0], [0, 1, 2], true), NO_COMMON_ALGORITHM);
 });
 
+Deno.test("the cipher none for which no digest will do is passed over like any that is not accepted", () => {
+  assert.deepEqual(outcome([0, 1], [1], true), [1, 0]);
+  assert.deepEqual(outcome([0, 2, 1], [], true), [2, 0]);
+  assert.deepEqual(outcome([0, 1], [1, 3], true), [0, 3]);
+  assert.deepEqual(outcome([0, 2, 1], [3], true, { ciphers: [0, 1], digests: [4] }), [1, 0]);
+  assert.equal(outcome([0, 2], [1], true, { ciphers: [0, 1] }), NO_COMMON_ALGORITHM);
+});
+
 Deno.test("without a key there is no HMAC", () => {
   assert.deepEqual(outcome([0], [4, 3], false), [0, 3]);
   assert.equal(outcome([0], [4], false), KEY_REQUIRED);
@@ -62,8 +70,8 @@ Deno.test("the client's order decides, not the exporter's", () => {
 Deno.test("whoever could agree with a key is told so, for the pair and not for each list by itself", () => {
   // The digests have nothing in common, but with a key the cipher would be 1, and need none.
   assert.equal(outcome([1, 0], [2], false, { digests: [1] }), KEY_REQUIRED);
-  // With a key the cipher would still be none, and no digest could be keyed.
-  assert.equal(outcome([0, 1], [2], false, { digests: [1] }), NO_COMMON_ALGORITHM);
+  // With a key none would have no digest that can be keyed, and the next cipher needs none.
+  assert.equal(outcome([0, 1], [2], false, { digests: [1] }), KEY_REQUIRED);
   // A key would find a cipher in common, but no digest for it.
   assert.equal(outcome([0], [4], false, { digests: [2, 3] }), NO_COMMON_ALGORITHM);
 });
