@@ -43,6 +43,7 @@ export const c = Deno.dlopen("libc.so.6", {
   ppoll: { parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
 
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "u64" },
+  munmap: { parameters: ["u64", "u64"], result: "i32" },
   mlock: { parameters: ["u64", "u64"], result: "i32" },
 
   clock_gettime: { parameters: ["i32", "u64"], result: "i32" },
@@ -308,6 +309,13 @@ export function mmap(bytes: number, protection: number, mapping: number, fd: num
   setArg(1, offset);
   const address = c.mmap(0n, args[0], protection, mapping, fd, signedArgs[1]);
   return address === 0xffff_ffff_ffff_ffffn ? -errnoOfThread[0] : Number(address);
+}
+
+/** munmap(2). No view of the range may be touched afterwards. */
+export function munmap(address: number, bytes: number): number {
+  setArg(0, address);
+  setArg(1, bytes);
+  return orErrno(c.munmap(args[0], args[1]));
 }
 
 /** mlock(2): keeps the range in memory. -ENOMEM or -EPERM beyond RLIMIT_MEMLOCK. */
