@@ -14,7 +14,7 @@ import { CODEC_SCRATCH_BYTES, FrameCodec, type Handoff } from "../protocol/codec
 import type { Grant } from "../protocol/grant.ts";
 import { Cipher, ProbeState } from "../protocol/wire.ts";
 import type { MutationLedger } from "./ledger.ts";
-import { lastsMs, type Patience } from "./patience.ts";
+import { lastsMs, type Patience, pingMs } from "./patience.ts";
 import { isMutation, type Transactions } from "./transactions.ts";
 
 if (CODEC_SCRATCH_BYTES + CLIENT_LANE_CONTROL_BYTES > SLOT_PAYLOAD_BYTES) {
@@ -94,7 +94,7 @@ export class LaneIo {
       controlAt: this.#codecAt + CODEC_SCRATCH_BYTES,
       payloadBytes: grant.payloadBytes,
       logicalBlock: grant.logicalBlock,
-      pingIdleMs: patience?.pingIdleMs,
+      pingIdleMs: patience === null ? undefined : pingMs(patience),
       deadMs: patience === null ? undefined : lastsMs(patience),
     }, this.#host);
     this.#slotOf = new Int32Array(grant.slots).fill(NONE);

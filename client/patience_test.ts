@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { lastsMs, leaseMs, windowMs } from "./patience.ts";
+import { lastsMs, leaseMs, pingMs, windowMs } from "./patience.ts";
 
 const USUAL = { resendMs: 5000, resends: 20, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 };
 
@@ -14,4 +14,10 @@ Deno.test("no connection outlives the requests on it", () => {
   assert.equal(lastsMs(USUAL), 15_000);
   assert.equal(lastsMs({ ...USUAL, resends: 2 }), 10_000);
   assert.equal(lastsMs({ ...USUAL, resends: Infinity }), 15_000);
+});
+
+Deno.test("every connection is pinged before it is given up", () => {
+  assert.equal(pingMs(USUAL), 1000);
+  assert.equal(pingMs({ ...USUAL, resends: Infinity, deadMs: 1001 }), 1000);
+  assert.equal(pingMs({ ...USUAL, resendMs: 100, resends: 6 }), 200);
 });

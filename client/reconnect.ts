@@ -12,6 +12,7 @@ import type { TimerHandler } from "../engine/timers.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import type { ClientDoor } from "../protocol/client_door.ts";
 import { Access, type Grant } from "../protocol/grant.ts";
+import { FENCING_INTERVAL_MS } from "../protocol/limits.ts";
 import { Status } from "../protocol/status.ts";
 import { Backoff } from "./backoff.ts";
 import type { Connector, ConnectTarget, DoorConnection, GrantedLane } from "./connector.ts";
@@ -20,6 +21,9 @@ import { type Objection, objectionToRefusal } from "./resume.ts";
 
 /** How long the name is looked up before the addresses from the last time must do, in milliseconds. */
 const LOOKUP_MS = 500;
+
+/** An exporter that has to finish something first says so in time, but not sooner than this; in milliseconds. */
+const ANSWER_MS_MIN = 3 * FENCING_INTERVAL_MS;
 
 /** What a lane needs to come back. */
 export interface ReconnectPlan {
@@ -39,6 +43,8 @@ export interface ReconnectPlan {
   readonly lanes: number;
   /** Where the first connection was made to. */
   readonly address: SocketAddress;
+  /** A generation that no lane of the session has exceeded yet; 1, that of the first connection, where it is left out. */
+  readonly generation?: number;
   /**
    * Looks the exporter's name up, without waiting: `found` is called from a turn of the engine, with null where nothing was
    * found, or never. Null where the exporter was named by its address.
@@ -68,6 +74,12 @@ export interface ReconnectHost {
   refused(objection: Objection): void;
 }
 
+/**
+ * How far generations go ahead at once: where another process may have used some, and where the exporter knows a higher
+ * one. Each try uses one, so this is what days without an exporter use up.
+ */
+export const GENERATION_STEP = 2 ** 16;
+
 /** Of a timer that came to nothing, by which its tag is told from the present one's. */
 const TAGS = 2 ** 30;
 
@@ -79,7 +91,7 @@ export class Reconnector implements TimerHandler {
   readonly #host: ReconnectHost;
   readonly #backoff = new Backoff();
   #isRunning = false;
-  #generation = 1;
+  #generation: number;
   /**
    * Whether the exporter may know other requests of the lane than this side: it had no such session, which lane 0 may have
    * opened anew meanwhile, or nothing came of a connection on which requests were sent again. To send them as new is no harm.
@@ -104,6 +116,7 @@ export class Reconnector implements TimerHandler {
     this.#host = host;
     this.#known = plan.target.addresses;
     this.#good = plan.address;
+    this.#generation = plan.generation ?? 1;
   }
 
   /** In how many milliseconds the next try is made; 0 while there is one. */
@@ -189,8 +202,9 @@ export class Reconnector implements TimerHandler {
     let door: ClientDoor | null = null;
     let isOpening = false;
     let isFresh = false;
+    const { connectMs } = patience;
     const connection = connector.connect(
-      { ...target, addresses: [address], connectMs: patience.connectMs, answerMs: patience.connectMs },
+      { ...target, addresses: [address], connectMs, answerMs: Math.max(connectMs, ANSWER_MS_MIN) },
       {
         ready: (ready) => {
           door = ready;
@@ -217,6 +231,7 @@ export class Reconnector implements TimerHandler {
         fencing: () => this.#host.fencing(),
         refused: (status, text) => {
           if (status === Status.NO_SESSION) this.#isInDoubt = true;
+          if (status === Status.OLD_GENERATION) this.#generation += GENERATION_STEP;
           if (status === Status.NO_SESSION && lane === 0 && !isOpening) {
             isOpening = true;
             this.#open(door!);
