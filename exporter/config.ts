@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { checkName, nameOfPath, parseHostPort, parseNbdAddress } from "../engine/control/address.ts";
 import type { AddressRange } from "../engine/control/cidr.ts";
-import { Failure, usageFailure } from "../engine/control/failure.ts";
+import { Failure } from "../engine/control/failure.ts";
 import { type Key, readKeyFile } from "../engine/control/key_file.ts";
-import { suggestion } from "../engine/control/suggest.ts";
+import { flag, text, textRead } from "../engine/control/schema.ts";
+import { TomlFile } from "../engine/control/toml_file.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import {
   clashOf,
@@ -23,8 +23,6 @@ import {
 } from "./config_security.ts";
 import type { ExporterOptions, ExportOptions } from "./exporter.ts";
 import type { ExportRule } from "./permissions.ts";
-import { flag, text, textRead } from "./schema.ts";
-import { lineOf, type TomlPath } from "./toml_lines.ts";
 
 /** What a configuration file says; what it does not say is undefined. */
 export interface ExporterConfig extends Partial<Pick<ExporterOptions, "listen" | "nbd" | "stateDir" | "loop">> {
@@ -66,11 +64,10 @@ const ConfigSchema = v.strictObject({
   ),
 });
 
-/** The keys that each kind of section may have, for suggestions. */
-const KEYS: Readonly<Record<string, readonly string[]>> = {
-  top: Object.keys(ConfigSchema.entries),
-  exports: Object.keys(ExportSchema.entries),
-  ...SECURITY_KEYS,
+const SHAPE = {
+  schema: ConfigSchema,
+  keys: { top: Object.keys(ConfigSchema.entries), exports: Object.keys(ExportSchema.entries), ...SECURITY_KEYS },
+  missing: { exports: "there must be at least one [[exports]] section" },
 };
 
 /**
@@ -81,13 +78,7 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
  * @throws {Failure} that names the file and, where possible, the line
  */
 export function readConfig(path: string, givenKeys: readonly Key[] = []): ExporterConfig {
-  let content: string;
-  try {
-    content = Deno.readTextFileSync(path);
-  } catch (error) {
-    throw usageFailure(`Cannot read the configuration ${path}: ${describeReadError(error)}`);
-  }
-  return parseConfig(content, path, givenKeys);
+  return configOf(TomlFile.read(path), givenKeys);
 }
 
 /**
@@ -98,24 +89,25 @@ export function readConfig(path: string, givenKeys: readonly Key[] = []): Export
  * @throws {Failure} that names the file and, where possible, the line
  */
 export function parseConfig(content: string, path: string, givenKeys: readonly Key[] = []): ExporterConfig {
-  const config = checked(content, path);
-  const folder = path.includes("/") ? path.replace(/\/[^/]*$/, "") : ".";
-  const below = (relative: string) => relative.startsWith("/") ? relative : `${folder}/${relative}`;
-  const refuse = (at: TomlPath, message: string) => usageFailure(`${placeOf(at, content, path)}: ${message}`);
-  const keys = config.keys.map(({ file, allow }, index) => {
+  return configOf(new TomlFile(content, path), givenKeys);
+}
+
+function configOf(file: TomlFile, givenKeys: readonly Key[]): ExporterConfig {
+  const config = file.check(SHAPE);
+  const keys = config.keys.map(({ file: path, allow }, index) => {
     try {
-      return { key: readKeyFile(below(file)), allow: allow ?? null };
+      return { key: readKeyFile(file.below(path)), allow: allow ?? null };
     } catch (error) {
-      if (error instanceof Failure) throw refuse(["keys", index, "file"], error.message);
+      if (error instanceof Failure) throw file.refuse(["keys", index, "file"], error.message);
       throw error;
     }
   });
   const allKeys = [...givenKeys, ...keys.map(({ key }) => key)];
   const clash = clashOf(allKeys);
-  if (clash !== null) throw refuse(["keys", clash.index - givenKeys.length, "file"], clash.message);
+  if (clash !== null) throw file.refuse(["keys", clash.index - givenKeys.length, "file"], clash.message);
   const exports = config.exports.map((entry) => ({
     name: entry.name ?? nameOfPath(entry.path),
-    path: entry.path.startsWith("mem:") ? entry.path : below(entry.path),
+    path: entry.path.startsWith("mem:") ? entry.path : file.below(entry.path),
     readOnly: entry.read_only,
     shared: entry.shared,
     direct: entry.direct,
@@ -124,12 +116,12 @@ export function parseConfig(content: string, path: string, givenKeys: readonly K
     permissions: entry.permissions ?? null,
   }));
   const unknown = unknownKeyOf(exports, allKeys);
-  if (unknown !== null) throw refuse(unknown.path, unknown.message);
+  if (unknown !== null) throw file.refuse(unknown.path, unknown.message);
   return {
     exports,
     listen: config.listen,
     nbd: config.nbd,
-    stateDir: config.state_dir === undefined ? undefined : below(config.state_dir),
+    stateDir: config.state_dir === undefined ? undefined : file.below(config.state_dir),
     loop: config.loop,
     insecure: config.insecure,
     ciphers: config.ciphers,
@@ -140,54 +132,4 @@ export function parseConfig(content: string, path: string, givenKeys: readonly K
     keys,
     limits: limitsOf(config.limits),
   };
-}
-
-type Issue = v.InferIssue<typeof ConfigSchema>;
-
-/** The document as the schema reads it. */
-function checked(content: string, path: string): v.InferOutput<typeof ConfigSchema> {
-  let document: unknown;
-  try {
-    document = parse(content);
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    // The message goes on with the lines around the place, which the line number makes unnecessary.
-    const reason = error.message.split("\n")[0].replace(/^Invalid TOML document: /, "");
-    throw usageFailure(`${path}:${error.line}: ${reason}`);
-  }
-  const result = v.safeParse(ConfigSchema, document);
-  if (!result.success) {
-    // A key that is misspelt explains why the right one is missing.
-    const issue = result.issues.find(({ expected }) => expected === "never") ?? result.issues[0];
-    throw usageFailure(describeIssue(issue, content, path));
-  }
-  return result.output;
-}
-
-function describeIssue(issue: Issue, content: string, path: string): string {
-  const keys = (issue.path ?? []).map((item) => item.key as string | number);
-  const where = placeOf(keys, content, path);
-  const name = keys.filter((key) => typeof key === "string").at(-1) ?? "";
-  // A strict object reports what it does not know as "never expected", and what is missing as "undefined received".
-  if (issue.expected === "never") {
-    return `${where}: unknown key ${name}${suggestion(name, KEYS[keys.length > 1 ? String(keys[0]) : "top"])}`;
-  }
-  if (issue.received === "undefined") {
-    return name === "exports"
-      ? `${path}: there must be at least one [[exports]] section`
-      : `${where}: ${name} is missing`;
-  }
-  return `${where}: ${name}: ${issue.message}`;
-}
-
-/** The file, with the line where it is known. */
-function placeOf(keys: TomlPath, content: string, path: string): string {
-  const line = lineOf(content, keys);
-  return line === null ? path : `${path}:${line}`;
-}
-
-function describeReadError(error: unknown): string {
-  if (error instanceof Deno.errors.NotFound) return "there is no such file";
-  if (error instanceof Deno.errors.PermissionDenied) return "no permission";
-  return (error as Error).message;
 }

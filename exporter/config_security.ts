@@ -12,8 +12,8 @@ import { CRYPTO_CHOICES } from "../engine/cryptography.ts";
 import { LANES_MAX } from "../protocol/limits.ts";
 import { type AccessRules, EVERY_OTHER_KEY, type Permission } from "./permissions.ts";
 import type { AttemptLimits } from "./rate_limit.ts";
-import { flag, listRead, text, whole, wordsRead } from "./schema.ts";
-import type { TomlPath } from "./toml_lines.ts";
+import { flag, listRead, text, whole, wordsRead } from "../engine/control/schema.ts";
+import type { TomlPath } from "../engine/control/toml_lines.ts";
 
 /** A key with the rules that belong to it. */
 export interface KeyEntry {

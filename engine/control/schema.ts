@@ -1,5 +1,5 @@
 /**
- * What the schemas of the configuration file are made of.
+ * What the schemas of the configuration files are made of.
  *
  * @module
  */
