@@ -192,6 +192,7 @@ export class LaneIo {
       range[1] = part;
     }
     this.#done[laneSlot] = 0;
+    transactions.tries[slot]++;
     if (patience !== null) this.#askedMs[laneSlot] = this.#engine.now;
     this.#lane.request(laneSlot, this.#slots.payloadAt(slot) + skip, operation, range, transactions.flags[slot]);
   }
@@ -211,6 +212,7 @@ export class LaneIo {
         continue;
       }
       this.#done[laneSlot] = 0;
+      this.#options.transactions.tries[this.#slotOf[laneSlot]]++;
       this.#askedMs[laneSlot] = this.#engine.now;
       this.#lane.resend(laneSlot);
     }

@@ -17,7 +17,7 @@ import { LaneIo } from "./lane_io.ts";
 import type { MutationLedger } from "./ledger.ts";
 import { overlapBytes, type Overlaps, OverlapTable } from "./overlap.ts";
 import { type Patience, windowMs } from "./patience.ts";
-import { isMutation, Transactions, TransactionState } from "./transactions.ts";
+import { isMutation, isWriter, Transactions, TransactionState } from "./transactions.ts";
 
 /** How often what other lanes hold up is looked at, in milliseconds: they tell nobody when they are done. */
 const POLL_MS_MIN = 1;
@@ -53,7 +53,8 @@ export class Requests implements TimerHandler {
   readonly #slots: Slots;
   readonly #ledger: MutationLedger;
   readonly #overlaps: Overlaps;
-  readonly #windowMs: number;
+  /** How long a request lives without life, and how many connections of which nothing comes. */
+  readonly #limits: { readonly windowMs: number; readonly tries: number };
   readonly #transactions: Transactions;
   #isPolling = false;
   #pollMs = POLL_MS_MIN;
@@ -64,6 +65,8 @@ export class Requests implements TimerHandler {
   #owesFence = false;
   /** Mutations that were sent on an earlier connection wait until no lane owes a fence. */
   #holdsResends = false;
+  /** Since when a lane owes a fence, as far as this one has noticed; Infinity: none does. */
+  #fencingMs = Infinity;
 
   /** @param host is told by the lane; `completed` it has to pass on */
   constructor(engine: Engine, options: RequestsOptions, grant: Grant, host: ClientLaneHost) {
@@ -73,7 +76,9 @@ export class Requests implements TimerHandler {
     this.#slots = engine.slots;
     this.#ledger = ledger;
     this.#overlaps = options.overlaps ?? new OverlapTable(new SharedArrayBuffer(overlapBytes(count)), 0);
-    this.#windowMs = patience === null ? Infinity : windowMs(patience);
+    this.#limits = patience === null
+      ? { windowMs: Infinity, tries: Infinity }
+      : { windowMs: windowMs(patience), tries: patience.resends };
     this.grant = grant;
     this.geometry = geometryOf(grant);
     this.#transactions = new Transactions(count);
@@ -143,6 +148,7 @@ export class Requests implements TimerHandler {
     if (operation === Operation.READ || operation === Operation.WRITE) {
       part = io.partOf(slot);
       transactions.left[slot] -= part;
+      transactions.tries[slot] = 0;
       if (status === 0 && transactions.left[slot] > 0 && this.failure === 0) {
         // The next part is no longer than this one was: its credit is there.
         if (this.isOpen && !(operation === Operation.WRITE && this.#ledger.isFencing)) io.send(laneSlot);
@@ -152,6 +158,8 @@ export class Requests implements TimerHandler {
     } else {
       transactions.extentBytes[slot] = payloadBytes;
     }
+    // Whoever has one fail and the next succeed would take all for well.
+    if (status === 0 && isWriter(operation) && this.#ledger.isLost) status = -Errno.EIO;
     if (status === 0 && !this.#note(slot, operation)) {
       transactions.left[slot] += part;
       this.#putBack(laneSlot, slot);
@@ -191,8 +199,8 @@ export class Requests implements TimerHandler {
   resume(): void {
     this.isOpen = true;
     this.hasReplies = false;
-    // Whether somebody else has found out that something is lost, or this lane.
-    if (this.#ledger.isLost) this.#fail(this.#transactions.writers(), -Errno.EIO);
+    // Whether somebody else has found out that something is lost, or this lane. What was sent before fails at its end.
+    if (this.#ledger.isLost) this.#fail(this.#transactions.waitingWriters(), -Errno.EIO);
     this.#resend();
     this.#unblock();
     this.#startReady();
@@ -212,9 +220,13 @@ export class Requests implements TimerHandler {
    */
   expireOld(lifeMs: number): number {
     const transactions = this.#transactions;
+    const { now } = this.#engine;
     const { isFencing } = this.#ledger;
+    if (!isFencing) this.#fencingMs = Infinity;
+    else if (this.#fencingMs === Infinity) this.#fencingMs = now;
     if (transactions.count === 0 || (this.isOpen && !isFencing)) return 0;
-    const slots = transactions.expired(this.#engine.now, lifeMs, this.#windowMs, isFencing);
+    const holdsSent = isFencing && this.#holdsResends;
+    const slots = transactions.expired(now, lifeMs, this.#limits, this.#fencingMs, holdsSent);
     if (slots.length === 0) return 0;
     if (!this.#owesFence && slots.some((slot) => transactions.stateOf(slot) === TransactionState.SENT)) {
       // Before what overlaps them may be sent, on whichever lane.
@@ -305,7 +317,7 @@ export class Requests implements TimerHandler {
     if (epochs === this.#epochs) return;
     this.#epochs = epochs;
     // What was acknowledged of a WRITE in parts is nowhere else any more.
-    if (this.#transactions.hasPartialWrite(this.#slots.length)) this.#ledger.lose();
+    if (this.geometry.volatileCache && this.#transactions.hasPartialWrite(this.#slots.length)) this.#ledger.lose();
   }
 
   /** Keeps account of a request that has succeeded; false when it was in an epoch that is over, and does not count. */

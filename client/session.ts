@@ -413,17 +413,26 @@ export class ClientSession
     const { now, timers } = this.#engine;
     let waitMs = this.#tickMs;
     if (this.#stream !== null) {
+      // First, since what asks after a request asks for life, too.
+      if (this.#patience !== null) this.#io.askAfter(now, this.#patience.resendMs);
       waitMs = Math.min(waitMs, this.#io.tick(now));
       if (this.#io.error !== 0) {
         this.#drop(protocolErrorText(this.#io.error));
         return;
       }
-      if (this.#patience !== null) this.#io.askAfter(now, this.#patience.resendMs);
     }
-    const expired = this.#requests.expireOld(this.#stream === null ? this.#lifeMs : now);
-    if (expired > 0) this.#owner.onExpired?.(expired);
+    this.#expireOld();
     this.#isTicking = true;
     timers.schedule(this, Timer.TICK, now + waitMs);
+  }
+
+  #expireOld(): void {
+    const isConnected = this.#stream !== null;
+    const expired = this.#requests.expireOld(isConnected ? this.#engine.now : this.#lifeMs);
+    if (expired > 0) this.#owner.onExpired?.(expired);
+    if (expired > 0 && isConnected && this.#requests.mustBeFresh) {
+      this.#drop("the exporter has to forget requests that were given up");
+    }
   }
 
   /** The session is over. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type BlockClient, Operation } from "../engine/block.ts";
+import { type BlockClient, Operation, RequestFlag } from "../engine/block.ts";
 
 /** What a request is doing. */
 export const TransactionState = {
@@ -22,6 +22,11 @@ export function isMutation(operation: number): boolean {
   return operation === Operation.WRITE || operation === Operation.WRITE_ZEROES || operation === Operation.DISCARD;
 }
 
+/** Whether an operation changes the disk, or puts what was changed on stable storage. */
+export function isWriter(operation: number): boolean {
+  return isMutation(operation) || operation === Operation.FLUSH;
+}
+
 /** All requests of one lane that have not ended. Looks at no clock: the present time is an argument. */
 export class Transactions {
   /** How many there are. */
@@ -35,6 +40,8 @@ export class Transactions {
   readonly extentBytes: Uint32Array;
   /** Of a FLUSH: what it covers. */
   readonly marks: Int32Array;
+  /** On how many connections a request was sent since something came of it: its first part, say. */
+  readonly tries: Uint32Array;
   readonly #clients: (BlockClient | null)[];
   readonly #state: Uint8Array;
   readonly #submittedMs: Float64Array;
@@ -56,6 +63,7 @@ export class Transactions {
     this.left = new Float64Array(slots);
     this.extentBytes = new Uint32Array(slots);
     this.marks = new Int32Array(slots);
+    this.tries = new Uint32Array(slots);
     this.#clients = new Array<BlockClient | null>(slots).fill(null);
     this.#state = new Uint8Array(slots);
     this.#submittedMs = new Float64Array(slots);
@@ -70,6 +78,7 @@ export class Transactions {
     this.#clients[slot] = client;
     this.operation[slot] = operation;
     this.flags[slot] = flags;
+    this.tries[slot] = 0;
     this.#submittedMs[slot] = now;
     this.#order[slot] = this.#nextOrder++;
     this.count++;
@@ -159,29 +168,41 @@ export class Transactions {
    * Those that have expired, in the order in which they were submitted.
    *
    * @param lifeMs when there was life last
-   * @param windowMs how long one without life lives
-   * @param isFencing a fence is due: what waits for it dies with age alone, since its own lane's life does not help it
+   * @param limits how long one without life lives; of how many connections nothing may come: then life does not count
+   * @param fencingMs since when a fence is due: the life of its own lane does not help what waits for it; Infinity: none is
+   * @param holdsSent whether mutations that were sent wait for it, too
    */
-  expired(now: number, lifeMs: number, windowMs: number, isFencing: boolean): number[] {
+  expired(
+    now: number,
+    lifeMs: number,
+    limits: { readonly windowMs: number; readonly tries: number },
+    fencingMs = Infinity,
+    holdsSent = false,
+  ): number[] {
     return this.#where((slot) => {
-      const isWaiting = isFencing && this.#state[slot] === TransactionState.BLOCKED;
-      const from = isWaiting ? this.#submittedMs[slot] : Math.max(this.#submittedMs[slot], lifeMs);
-      return now - from >= windowMs;
+      const state = this.#state[slot];
+      const isHeld = holdsSent && state === TransactionState.SENT && isMutation(this.operation[slot]);
+      let fromMs = isHeld || state === TransactionState.BLOCKED ? Math.min(lifeMs, fencingMs) : lifeMs;
+      if (this.tries[slot] > limits.tries) fromMs = -Infinity;
+      return now - Math.max(this.#submittedMs[slot], fromMs) >= limits.windowMs;
     });
   }
 
-  /** Those that would change the disk, or put what was changed on stable storage, in the order of submission. */
-  writers(): number[] {
-    return this.#where((slot) => isMutation(this.operation[slot]) || this.operation[slot] === Operation.FLUSH);
+  /** Those of {@link isWriter} that have no slot of the lane, in the order of submission. */
+  waitingWriters(): number[] {
+    return this.#where((slot) => isWriter(this.operation[slot]) && this.#state[slot] !== TransactionState.SENT);
   }
 
   /**
-   * Whether a WRITE was done in part.
+   * Whether a WRITE was done in part, and that part is not on stable storage by itself.
    *
    * @param length of each slot's request, in bytes
    */
   hasPartialWrite(length: Float64Array): boolean {
-    return this.#where((slot) => this.operation[slot] === Operation.WRITE && this.left[slot] < length[slot]).length > 0;
+    return this.#where((slot) => {
+      const isDurable = (this.flags[slot] & RequestFlag.FUA) !== 0;
+      return this.operation[slot] === Operation.WRITE && this.left[slot] < length[slot] && !isDurable;
+    }).length > 0;
   }
 
   /** All of them, in the order in which they were submitted. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type BlockClient, Operation } from "../engine/block.ts";
+import { type BlockClient, Operation, RequestFlag } from "../engine/block.ts";
 import { Transactions, TransactionState } from "./transactions.ts";
 
 const client: BlockClient = { onComplete() {} };
@@ -65,23 +65,44 @@ Deno.test("what was sent is ready again where it was submitted, before and betwe
   assert.equal(transactions.stateOf(1), TransactionState.BLOCKED);
 });
 
+const LIMITS = { windowMs: 5000, tries: 3 };
+
 Deno.test("a request expires so long after its submission, or after the last life where that was later", () => {
   const transactions = begun([3, 1, 2]);
   for (const slot of [3, 1, 2]) transactions.pushReady(slot);
-  assert.deepEqual(transactions.expired(4999, 0, 5000, false), []);
-  assert.deepEqual(transactions.expired(5000, 0, 5000, false), [3]);
-  assert.deepEqual(transactions.expired(7000, 0, 5000, false), [3, 1, 2]);
-  assert.deepEqual(transactions.expired(6499, 1500, 5000, false), []);
-  assert.deepEqual(transactions.expired(6500, 1500, 5000, false), [3, 1]);
-  assert.deepEqual(transactions.expired(1e12, 0, Infinity, false), []);
+  assert.deepEqual(transactions.expired(4999, 0, LIMITS), []);
+  assert.deepEqual(transactions.expired(5000, 0, LIMITS), [3]);
+  assert.deepEqual(transactions.expired(7000, 0, LIMITS), [3, 1, 2]);
+  assert.deepEqual(transactions.expired(6499, 1500, LIMITS), []);
+  assert.deepEqual(transactions.expired(6500, 1500, LIMITS), [3, 1]);
+  assert.deepEqual(transactions.expired(1e12, 0, { windowMs: Infinity, tries: Infinity }), []);
 });
 
-Deno.test("what waits for another lane's fence expires though its own lane is alive", () => {
-  const transactions = begun([3, 1]);
+Deno.test("what waits for another lane's fence has its time from when that is due, though its own lane is alive", () => {
+  const transactions = begun([3, 1, 2]);
   transactions.block(3);
   transactions.sent(1);
-  assert.deepEqual(transactions.expired(9000, 9000, 5000, true), [3]);
-  assert.deepEqual(transactions.expired(9000, 9000, 5000, false), []);
+  transactions.sent(2);
+  transactions.operation[2] = Operation.WRITE;
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS), []);
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS, 4001), []);
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS, 4000), [3]);
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS, 4000, true), [3, 2]);
+  // Where its own lane has no life either, that counts.
+  assert.deepEqual(transactions.expired(9000, 4000, LIMITS, 8000), [3, 1, 2]);
+});
+
+Deno.test("life does not count for a request of which nothing has come on too many connections", () => {
+  const transactions = begun([3, 1]);
+  for (const slot of [3, 1]) transactions.sent(slot);
+  transactions.tries[3] = 3;
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS), []);
+  transactions.tries[3]++;
+  assert.deepEqual(transactions.expired(4999, 9000, LIMITS), []);
+  assert.deepEqual(transactions.expired(9000, 9000, LIMITS), [3]);
+  transactions.end(3);
+  transactions.begin(3, Operation.READ, 0, client, 0);
+  assert.equal(transactions.tries[3], 0);
 });
 
 Deno.test("what is withdrawn leaves its queue, and the others stay in order", () => {
@@ -99,31 +120,29 @@ Deno.test("what is withdrawn leaves its queue, and the others stay in order", ()
   assert.deepEqual([transactions.blockedCount, transactions.blockedAt(0)], [1, 4]);
 });
 
-Deno.test("writers are what changes the disk and what puts that on stable storage", () => {
+Deno.test("writers that wait are what would change the disk, or put that on stable storage, and was not sent", () => {
   const transactions = new Transactions(8);
   for (let operation: number = Operation.READ; operation <= Operation.BLOCK_STATUS; operation++) {
     transactions.begin(operation, operation, 0, client, 0);
   }
-  assert.deepEqual(transactions.writers(), [
-    Operation.WRITE,
-    Operation.FLUSH,
-    Operation.DISCARD,
-    Operation.WRITE_ZEROES,
-  ]);
+  transactions.sent(Operation.DISCARD);
+  assert.deepEqual(transactions.waitingWriters(), [Operation.WRITE, Operation.FLUSH, Operation.WRITE_ZEROES]);
   assert.equal(transactions.all().length, 7);
 });
 
-Deno.test("a WRITE of which a part is done is known", () => {
+Deno.test("a WRITE of which a part is done, and not yet on stable storage, is known", () => {
   const length = new Float64Array(8).fill(8192);
   for (
-    const [operation, left, expected] of [
-      [Operation.WRITE, 8192, false],
-      [Operation.WRITE, 4096, true],
-      [Operation.READ, 4096, false],
+    const [operation, flags, left, expected] of [
+      [Operation.WRITE, 0, 8192, false],
+      [Operation.WRITE, 0, 4096, true],
+      [Operation.WRITE, RequestFlag.FUA, 4096, false],
+      [Operation.READ, 0, 4096, false],
     ] as const
   ) {
     const transactions = begun([2], operation);
     transactions.left[2] = left;
+    transactions.flags[2] = flags;
     assert.equal(transactions.hasPartialWrite(length), expected);
   }
 });
