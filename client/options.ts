@@ -3,31 +3,21 @@
  *
  * @module
  */
-import { parseCiphers, parseDigests, suitesOf } from "../engine/control/algorithms.ts";
-import { asUsage, type OptionSpec, type ParsedArguments } from "../engine/control/arguments.ts";
-import { usageFailure } from "../engine/control/failure.ts";
+import { parseCiphers, parseDigests, type Suites, suitesOf } from "../engine/control/algorithms.ts";
+import type { OptionSpec, ParsedArguments } from "../engine/control/arguments.ts";
+import { Failure, usageFailure } from "../engine/control/failure.ts";
 import { type Key, readKeyFile } from "../engine/control/key_file.ts";
 import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { formatDuration, parseDuration } from "../engine/duration.ts";
 import type { LoopChoice } from "../engine/thread.ts";
-import type { Patience } from "./patience.ts";
+import { DEPTH_MAX } from "../protocol/limits.ts";
+import { type ClientSettings, NO_SETTINGS, patienceOf } from "./config.ts";
+import { objectionToPatience, PATIENCE, type Patience, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
 
-/** As `DEPTH_MAX` of the protocol's specification. */
-const DEPTH_MAX = 1024;
 /** What ublk's own tools take; deep enough that a round trip of a millisecond does not limit a fast disk. */
 const DEPTH_DEFAULT = 128;
 /** As `NAME_BYTES_MAX` of the protocol's specification. */
 const HOLDER_BYTES_MAX = 255;
-
-/** The longest time that an option takes: a day, as the longest lease. */
-const TIME_MS_MAX = 86_400_000;
-/** More would be "forever" by another name. */
-const RESENDS_MAX = 1_000_000;
-/**
- * How patient an attachment is unless told otherwise. Three pings and their answers can get lost or held up before a
- * connection counts as dead, and an exporter's machine has time to start again before a request fails.
- */
-export const PATIENCE: Patience = { resendMs: 5000, resends: 20, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 };
 
 /** How a client speaks to an exporter. */
 export interface ChannelOptions {
@@ -119,54 +109,79 @@ export const PATIENCE_OPTIONS: readonly OptionSpec[] = [
 ];
 
 /**
- * Reads {@link PATIENCE_OPTIONS}.
+ * Reads those of {@link PATIENCE_OPTIONS} that are given.
  *
  * @throws {Failure} where one cannot be understood
  */
-export function patienceOptions(args: ParsedArguments): Patience {
+export function givenPatience(args: ParsedArguments): Partial<Patience> {
   const time = (name: string) => args.read(name, (text) => parseDuration(text, TIME_MS_MAX));
-  const resends = args.value("--resends") === "forever" ? Infinity : args.integer("--resends", 1, RESENDS_MAX);
-  const patience = {
-    resendMs: time("--resend-interval") ?? PATIENCE.resendMs,
-    resends: resends ?? PATIENCE.resends,
-    connectMs: time("--connect-timeout") ?? PATIENCE.connectMs,
-    pingIdleMs: time("--ping-interval") ?? PATIENCE.pingIdleMs,
-    deadMs: time("--dead-after") ?? PATIENCE.deadMs,
+  return {
+    resendMs: time("--resend-interval"),
+    resends: args.value("--resends") === "forever" ? Infinity : args.integer("--resends", 1, RESENDS_MAX),
+    connectMs: time("--connect-timeout"),
+    pingIdleMs: time("--ping-interval"),
+    deadMs: time("--dead-after"),
   };
-  if (patience.deadMs <= patience.pingIdleMs) {
-    throw usageFailure(
-      `--dead-after (${formatDuration(patience.deadMs)}) has to be longer than --ping-interval ` +
-        `(${formatDuration(patience.pingIdleMs)}): silence alone does not say that the exporter is dead`,
-    );
-  }
+}
+
+/**
+ * Reads {@link PATIENCE_OPTIONS}.
+ *
+ * @param settings what counts where they are not given
+ * @throws {Failure} where one cannot be understood, or they do not go together
+ */
+export function patienceOptions(args: ParsedArguments, settings: ClientSettings = NO_SETTINGS): Patience {
+  const patience = patienceOf(givenPatience(args), patienceOf(settings));
+  const objection = objectionToPatience(patience);
+  if (objection !== null) throw usageFailure(`--dead-after, --ping-interval: ${objection}`);
   return patience;
 }
 
 /**
  * Reads {@link CHANNEL_OPTIONS}.
  *
+ * @param settings what counts where they are not given
  * @throws {Failure} where they do not go together, or the key file is of no use
  */
-export function channelOptions(args: ParsedArguments): ChannelOptions {
-  const loop = args.value("--loop") as LoopChoice | undefined ?? "auto";
-  const crypto = args.value("--crypto") as CryptoChoice | undefined ?? "auto";
-  const ciphers = args.read("--cipher", parseCiphers);
-  const digests = args.read("--digest", parseDigests);
-  const path = args.value("--key");
+export function channelOptions(args: ParsedArguments, settings: ClientSettings = NO_SETTINGS): ChannelOptions {
+  const loop = args.value("--loop") as LoopChoice | undefined ?? settings.loop ?? "auto";
+  const crypto = args.value("--crypto") as CryptoChoice | undefined ?? settings.crypto ?? "auto";
+  const given = { ciphers: args.read("--cipher", parseCiphers), digests: args.read("--digest", parseDigests) };
+  const ciphers = given.ciphers ?? settings.ciphers;
+  const digests = given.digests ?? settings.digests;
+  const path = args.value("--key") ?? settings.key;
   const locked = ciphers?.find((name) => name !== "none");
   if (locked !== undefined && path === undefined) {
-    throw usageFailure(
-      `--cipher ${locked} needs a key, which both sides have: give its file with --key (dst keygen makes one)`,
-    );
+    const why = "needs a key, which both sides have: give its file with --key (dst keygen makes one)";
+    throw given.ciphers === undefined
+      ? settings.refuse("ciphers", `${locked} ${why}`)
+      : usageFailure(`--cipher ${locked} ${why}`);
   }
-  const suites = asUsage(() => suitesOf(ciphers, digests, path !== undefined, availableCiphers(crypto)));
-  return { key: path === undefined ? null : readKeyFile(path), ...suites, crypto, loop };
+  let suites: Suites;
+  try {
+    suites = suitesOf(ciphers, digests, path !== undefined, availableCiphers(crypto));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    const name = given.digests === undefined && settings.digests !== undefined ? "digests" : "ciphers";
+    const isOfFile = name === "digests" || given.ciphers === undefined && settings.ciphers !== undefined;
+    throw isOfFile ? settings.refuse(name, error.message) : usageFailure(error.message);
+  }
+  return { key: path === undefined ? null : keyOf(path, args, settings), ...suites, crypto, loop };
+}
+
+function keyOf(path: string, args: ParsedArguments, settings: ClientSettings): Key {
+  try {
+    return readKeyFile(path);
+  } catch (error) {
+    if (args.has("--key") || !(error instanceof Failure)) throw error;
+    throw settings.refuse("key", error.message);
+  }
 }
 
 /** Reads {@link SESSION_OPTIONS}, as {@link channelOptions} does. */
-export function sessionOptions(args: ParsedArguments): SessionOptions {
-  const depth = args.integer("--depth", 1, DEPTH_MAX) ?? DEPTH_DEFAULT;
-  return { depth, holder: holderOf(Deno.hostname(), Deno.pid), ...channelOptions(args) };
+export function sessionOptions(args: ParsedArguments, settings: ClientSettings = NO_SETTINGS): SessionOptions {
+  const depth = args.integer("--depth", 1, DEPTH_MAX) ?? settings.depth ?? DEPTH_DEFAULT;
+  return { depth, holder: holderOf(Deno.hostname(), Deno.pid), ...channelOptions(args, settings) };
 }
 
 /** Who is to do the cryptography: choosing takes time, and without a key there is nothing to choose. */

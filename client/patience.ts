@@ -3,7 +3,13 @@
  *
  * @module
  */
+import { formatDuration } from "../engine/duration.ts";
 import { LEASE_MS_MAX } from "../protocol/limits.ts";
+
+/** The longest time that any of it may be, in milliseconds: a day, as the longest lease. */
+export const TIME_MS_MAX = 86_400_000;
+/** More would be "forever" by another name. */
+export const RESENDS_MAX = 1_000_000;
 
 /** How much longer than its own patience a client wishes the exporter's to be, in milliseconds. */
 const LEASE_MARGIN_MS = 30_000;
@@ -22,6 +28,19 @@ export interface Patience {
   readonly pingIdleMs: number;
   /** After so long without a byte the connection is given up, in milliseconds. */
   readonly deadMs: number;
+}
+
+/**
+ * How patient an attachment is unless told otherwise. Three pings and their answers can get lost or held up before a
+ * connection counts as dead, and an exporter's machine has time to start again before a request fails.
+ */
+export const PATIENCE: Patience = { resendMs: 5000, resends: 20, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 };
+
+/** What of it does not go together, for people, without a capital or a full stop; null where all does. */
+export function objectionToPatience({ pingIdleMs, deadMs }: Patience): string | null {
+  if (deadMs > pingIdleMs) return null;
+  return `a connection that is given up after ${formatDuration(deadMs)} of silence has to be pinged before, and not ` +
+    `after ${formatDuration(pingIdleMs)}: silence alone does not say that the exporter is dead`;
 }
 
 /** How long a request lives without life, in milliseconds; may be Infinity. */

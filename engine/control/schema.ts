@@ -36,7 +36,8 @@ export function wordsRead<T>(read: (text: string) => T) {
   );
 }
 
-function tryRead<In, Out>(
+/** Transforms a value by a function that throws RangeError: its message is the issue's. */
+export function tryRead<In, Out>(
   { dataset, addIssue, NEVER }: v.RawTransformContext<In>,
   read: (value: In) => Out,
 ): Out {

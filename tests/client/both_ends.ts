@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { Connector } from "../../client/connector.ts";
 import { MutationLedger } from "../../client/ledger.ts";
-import { PATIENCE } from "../../client/options.ts";
+import { PATIENCE } from "../../client/patience.ts";
 import type { ReconnectPlan } from "../../client/reconnect.ts";
 import { ClientSession } from "../../client/session.ts";
 import { type CryptoChoice, makeCryptography } from "../../engine/cryptography.ts";
