@@ -137,6 +137,10 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     this.#context.tell({ event: "expired", count });
   }
 
+  onKeptOut(reason: string): void {
+    this.#context.tell({ event: "keptOut", reason });
+  }
+
   // The NBD front-end's arbiter: the session is held already, whoever comes.
 
   wantExport(index: number): void {

@@ -27,6 +27,8 @@ import { Cipher } from "../protocol/wire.ts";
 
 /** How long the kernel may try to reach one address, in milliseconds: two lost SYNs (1 + 2 s) are survived. */
 export const CONNECT_MS = 5000;
+/** How often at least it is looked whether an answer is overdue, in milliseconds. */
+const WATCH_MS = 1000;
 /** Connections that may be in the making at once. */
 const CONNECTING_MAX = 64;
 /** Digits of a key's id in messages. */
@@ -77,8 +79,13 @@ export interface DoorVisit {
   fencing?(): void;
   /** The request was refused; the connection is to be ended, or another request made. */
   refused(status: number, text: string, current: Holder | null): void;
-  /** There is no connection (any more), and it was not this side that ended it. `reason` is for people. */
-  failed(reason: string): void;
+  /**
+   * There is no connection (any more), and it was not this side that ended it.
+   *
+   * @param reason for people
+   * @param isRefusal the exporter is there and does not speak with this client, and that does not pass by itself
+   */
+  failed(reason: string, isRefusal: boolean): void;
 }
 
 /** Makes the connections of one engine. */
@@ -129,6 +136,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
   /** When the answer that is awaited has to be there, in the engine's milliseconds. */
   #dueAt = 0;
   #failure: string | null = null;
+  #isRefusal = false;
   #ended = false;
 
   /** @ignore made by {@link Connector.connect} */
@@ -182,7 +190,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     const stream = engine.streams.open(this.#fd, this);
     if (stream === null) {
       engine.loop.calls.close(this.#fd);
-      this.#visit.failed("there is no memory for a connection");
+      this.#visit.failed("there is no memory for a connection", false);
       return;
     }
     this.#stream = stream;
@@ -238,6 +246,10 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
 
   failed(text: string, status: number): void {
     this.#failure = this.#explain(text, status);
+    const { error } = this.#door!;
+    this.#isRefusal = status === Status.OK
+      ? error === ProtocolError.AUTHENTICATION || error === ProtocolError.MAGIC
+      : status !== Status.TOO_MANY;
   }
 
   // The stream's owner, until there is a session.
@@ -259,11 +271,14 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       return;
     }
     const reason = this.#failure ?? this.#explainEnd(errno);
+    const isRefusal = this.#isRefusal || (this.#failure === null && this.#door!.isAuthenticating);
     this.#door!.close();
-    if (!this.#ended) this.#visit.failed(reason);
+    if (!this.#ended) this.#visit.failed(reason, isRefusal);
   }
 
   #tryNext(): void {
+    // Before it has begun.
+    if (this.#ended) return;
     const address = this.#target.addresses[this.#next++];
     const { engine } = this.#connector;
     this.#fd = engine.loop.calls.streamSocket(address);
@@ -285,7 +300,8 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     if (this.#slots === null || !this.#connector.start(this, this.#fd, at, sockaddr.length)) {
       engine.loop.calls.close(this.#fd);
       if (this.#slots !== null) engine.slots.release(this.#slots);
-      this.#visit.failed("there is no memory for a connection");
+      this.#slots = null;
+      this.#visit.failed("there is no memory for a connection", false);
     }
   }
 
@@ -296,7 +312,7 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
     const address = formatSocketAddress(addresses[this.#next - 1]);
     this.#reasons.push(unreachable(errno, address === where ? where : `${where} (${address})`));
     if (this.#next < addresses.length) this.#tryNext();
-    else this.#visit.failed([...new Set(this.#reasons)].join("; "));
+    else this.#visit.failed([...new Set(this.#reasons)].join("; "), false);
   }
 
   /** Why the exporter has ended the connection without a word, before there was a session. */
@@ -373,7 +389,8 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
       this.#stream.close();
       return;
     }
-    engine.timers.schedule({ expire: () => this.#watch() }, 0, this.#dueAt);
+    // Not later, or the timers of connections that have long ended would add up where each of many lives shortly.
+    engine.timers.schedule({ expire: () => this.#watch() }, 0, Math.min(this.#dueAt, engine.now + WATCH_MS));
   }
 }
 

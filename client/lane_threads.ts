@@ -284,14 +284,18 @@ class Crew {
       case "back":
         this.#isShuttingDown = false;
         this.#outage.ended(lane, event.awayMs, event.resent);
-        for (const other of this.#outage.lanes) this.threads[other].ask({ ask: "hurry" }).catch(() => {});
-        return this.#judge();
+        for (const other of this.#outage.lanes) this.threads[other]?.ask({ ask: "hurry" }).catch(() => {});
+        this.#judge();
+        this.grant = event.grant;
+        return this.changed();
       case "expired":
         return this.#outage.expired(event.count);
+      case "keptOut":
+        return this.#outage.keptOut(event.reason);
       case "lookUp":
         return void this.#lookUp(lane);
       case "shuttingDown":
-        if (!this.#isShuttingDown) log.warning("The exporter is being stopped");
+        if (!this.#isShuttingDown) log.warning("The exporter is being stopped, or this client's rights have changed");
         this.#isShuttingDown = true;
         return;
       case "resized":

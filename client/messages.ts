@@ -84,12 +84,14 @@ export type AttachEvent =
   /** The lane has lost its connection and is coming back; requests wait. The reason is for people. */
   | { readonly event: "away"; readonly reason: string }
   /** The lane has a connection again, after so many milliseconds; so many requests are sent again. */
-  | { readonly event: "back"; readonly awayMs: number; readonly resent: number }
+  | { readonly event: "back"; readonly awayMs: number; readonly resent: number; readonly grant: Grant }
   /** So many requests have failed, since there was no life for too long. */
   | { readonly event: "expired"; readonly count: number }
+  /** The exporter is there, but does not let the lane back in. The reason is for people. */
+  | { readonly event: "keptOut"; readonly reason: string }
   /** What does the exporter's name stand for? */
   | { readonly event: "lookUp" }
-  /** The exporter is being stopped. */
+  /** The exporter is being stopped, or this client's rights have changed. */
   | { readonly event: "shuttingDown" }
   /** The export has another size now, in bytes. */
   | { readonly event: "resized"; readonly size: number };

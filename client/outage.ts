@@ -15,6 +15,7 @@ export class Outage {
   #awayMs = 0;
   #resent = 0;
   #expired = 0;
+  #isKeptOut = false;
 
   /** The lanes that have no connection. */
   get lanes(): Iterable<number> {
@@ -45,6 +46,16 @@ export class Outage {
     this.#awayMs = 0;
     this.#resent = 0;
     this.#expired = 0;
+    this.#isKeptOut = false;
+  }
+
+  /** The exporter is there, but does not let a lane back in. Said once. `reason` as above. */
+  keptOut(reason: string): void {
+    if (this.#isKeptOut) return;
+    this.#isKeptOut = true;
+    log.warning("{text}", {
+      text: `There is no way back in for now: ${printable(reason)}; it is tried again and again`,
+    });
   }
 
   /** So many requests have failed, since there was no connection for too long. */

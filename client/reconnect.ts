@@ -72,6 +72,8 @@ export interface ReconnectHost {
   fencing(): void;
   /** There is no way back. */
   refused(objection: Objection): void;
+  /** The exporter is there, and has refused several times for a reason that does not pass by itself. Once for each outage. */
+  keptOut(reason: string): void;
 }
 
 /**
@@ -79,6 +81,18 @@ export interface ReconnectHost {
  * one. Each try uses one, so this is what days without an exporter use up.
  */
 export const GENERATION_STEP = 2 ** 16;
+
+/** Refusals that pass by themselves, or with what another lane does. */
+const PASSING: readonly number[] = [
+  Status.NO_SESSION,
+  Status.SESSION_EXISTS,
+  Status.OLD_GENERATION,
+  Status.NO_RESOURCES,
+  Status.TOO_MANY,
+  Status.SHUTTING_DOWN,
+];
+/** After so many refused rounds in a row it is worth a word: a few can be of an exporter that has just started. */
+const REFUSALS = 6;
 
 /** Of a timer that came to nothing, by which its tag is told from the present one's. */
 const TAGS = 2 ** 30;
@@ -106,6 +120,12 @@ export class Reconnector implements TimerHandler {
   #addresses: readonly SocketAddress[] = [];
   #next = 0;
   #objections = 0;
+  /** Whether somebody there refuses for a reason that stays. */
+  #isRefused = false;
+  /** For how many rounds in a row that has been so. */
+  #refusals = 0;
+  /** The next round is to begin at once: the present one may have come too early. */
+  #isHurried = false;
   #connection: DoorConnection | null = null;
   /** When the next round begins; -1 while there is one. */
   #dueAt = -1;
@@ -133,13 +153,20 @@ export class Reconnector implements TimerHandler {
     if (wasOfUse) this.#backoff.reset();
     this.#isInDoubt = !wasOfUse && this.#isResumed;
     this.#isRunning = true;
+    this.#isHurried = false;
+    this.#isRefused = false;
+    this.#refusals = 0;
     this.reason = null;
     this.#await();
   }
 
   /** Makes the next try now: there is reason to believe that it helps. */
   hurry(): void {
-    if (!this.#isRunning || this.#dueAt < 0) return;
+    if (!this.#isRunning) return;
+    if (this.#dueAt < 0) {
+      this.#isHurried = true;
+      return;
+    }
     this.#dueAt = this.#plan.connector.engine.now;
     this.#schedule(this.#dueAt);
   }
@@ -160,7 +187,9 @@ export class Reconnector implements TimerHandler {
 
   #await(): void {
     const { connector, random } = this.#plan;
-    this.#dueAt = connector.engine.now + this.#backoff.next(random());
+    const waitMs = this.#backoff.next(random(), this.#isRefused);
+    this.#dueAt = connector.engine.now + (this.#isHurried ? 0 : waitMs);
+    this.#isHurried = false;
     this.#schedule(this.#dueAt);
   }
 
@@ -192,6 +221,7 @@ export class Reconnector implements TimerHandler {
     this.#addresses = [...this.#known.filter(isGood), ...this.#known.filter((address) => !isGood(address))];
     this.#next = 0;
     this.#objections = 0;
+    this.#isRefused = false;
     this.#try();
   }
 
@@ -240,7 +270,10 @@ export class Reconnector implements TimerHandler {
           connection.end();
           this.#refused(status, `${target.where} refuses: ${printable(text)}`);
         },
-        failed: (reason) => this.#missed(reason),
+        failed: (reason, isRefusal) => {
+          if (isRefusal) this.#isRefused = true;
+          this.#missed(reason);
+        },
       },
     );
     this.#connection = connection;
@@ -272,7 +305,10 @@ export class Reconnector implements TimerHandler {
 
   #refused(status: number, reason: string): void {
     const objection = objectionToRefusal(status);
-    if (objection === null) return this.#missed(reason);
+    if (objection === null) {
+      if (!PASSING.includes(status)) this.#isRefused = true;
+      return this.#missed(reason);
+    }
     this.#objections++;
     // A name can stand for several machines. Another one than the one before has a say only if none says otherwise.
     const isHome = areEqual(this.#addresses[this.#next], this.#good);
@@ -287,8 +323,10 @@ export class Reconnector implements TimerHandler {
     if (!this.#isRunning) return;
     this.reason = reason;
     this.#next++;
-    if (this.#next < this.#addresses.length) this.#try();
-    else this.#await();
+    if (this.#next < this.#addresses.length) return this.#try();
+    this.#refusals = this.#isRefused ? this.#refusals + 1 : 0;
+    if (this.#refusals === REFUSALS) this.#host.keptOut(reason);
+    this.#await();
   }
 }
 

@@ -50,7 +50,7 @@ export interface SessionOwner {
    * @param reason for people, without a capital or a full stop
    */
   onLost(reason: string): void;
-  /** The exporter is ending: it refuses new requests. */
+  /** The exporter is ending, or ends this session alone, since its rights are gone: it refuses new requests. */
   onShuttingDown(): void;
   /** The export has another size now, in bytes. */
   onResized(size: number): void;
@@ -60,6 +60,8 @@ export interface SessionOwner {
   onBack?(awayMs: number, resent: number): void;
   /** So many requests have failed, since there was no life for too long. */
   onExpired?(count: number): void;
+  /** The exporter is there, but does not let the lane back in, again and again; it goes on trying. `reason` as above. */
+  onKeptOut?(reason: string): void;
 }
 
 /** One of a session's lanes. */
@@ -293,6 +295,10 @@ export class ClientSession
     this.#end(objection);
   }
 
+  keptOut(reason: string): void {
+    this.#owner.onKeptOut?.(reason);
+  }
+
   // The lane's host.
 
   transmit(at: number, bytes: number, takesRoom: boolean): void {
@@ -448,7 +454,7 @@ export class ClientSession
   #reasonOf(errno: number): string {
     if (this.#io.error !== 0) return `the connection was dropped: ${protocolErrorText(this.#io.error)}`;
     if (this.#dropped !== null) return this.#dropped;
-    if (this.#isEnding) return "the exporter was stopped";
+    if (this.#isEnding) return "the exporter was stopped, or this client's rights have changed";
     if (errno !== 0) return `the connection was lost: ${errnoMessage(errno)}`;
     return "the exporter closed the connection";
   }

@@ -43,13 +43,26 @@ export const statusCommand: Command = {
   async run(args) {
     const runtime = RuntimeDirectory.open();
     const reports = await Promise.all(runtime.list().map((record) => ask(runtime, record)));
+    reports.push(...runtime.waiting().map((record) => ({ record, status: null, error: waitsFor(record) })));
     writeOutput(args.has("--json") ? JSON.stringify(jsonOf(reports)) + "\n" : textOf(reports));
     return 0;
   },
 };
 
+/** The state of an attachment whose daemon is gone. */
+function waitsFor({ id }: DaemonRecord): string {
+  return `its daemon is gone: waits for dst attach --recover ${id}`;
+}
+
+/**
+ * Takes a device away whose daemon is gone.
+ *
+ * @returns what was lost by that, for people
+ */
+export type RemoveWaiting = (runtime: RuntimeDirectory, record: DaemonRecord) => Promise<string>;
+
 /** `dst detach`. */
-export const detachCommand: Command = {
+export const detachCommand = (removeWaiting: RemoveWaiting): Command => ({
   spec: {
     name: "detach",
     summary: "Detaches a device, when nobody uses it",
@@ -73,8 +86,13 @@ export const detachCommand: Command = {
   },
   async run(args) {
     const runtime = RuntimeDirectory.open();
-    const record = findAttachment(runtime.list(), args.positionals[0]);
+    const waiting = runtime.waiting();
+    const record = findAttachment([...runtime.list(), ...waiting], args.positionals[0]);
     const force = args.has("--force");
+    if (waiting.includes(record)) {
+      await removeOrphan(runtime, record, force, args.has("--json"), removeWaiting);
+      return 0;
+    }
     // Draining takes as long as the slowest disk: whoever does not want to wait can interrupt.
     await callControl(runtime.socketPath("attach", record.id), { command: "detach", force }, Infinity);
     const place = placeOf(record);
@@ -84,7 +102,28 @@ export const detachCommand: Command = {
     );
     return 0;
   },
-};
+});
+
+async function removeOrphan(
+  runtime: RuntimeDirectory,
+  record: DaemonRecord,
+  force: boolean,
+  json: boolean,
+  removeWaiting: RemoveWaiting,
+): Promise<void> {
+  const place = placeOf(record);
+  if (!force) {
+    throw new Failure(
+      `${place} has lost its daemon (pid ${record.pid}), and what was not yet written waits in the kernel: dst attach ` +
+        `--recover ${record.id} goes on with it, and then it can be detached; --force removes it, and that is lost`,
+    );
+  }
+  const loss = await removeWaiting(runtime, record);
+  announce(
+    { json: { event: "detached", id: record.id, ...placeField(record), loss }, text: `${place} is removed: ${loss}` },
+    json,
+  );
+}
 
 /**
  * The attachment that a person means by its id, device or NBD address.
@@ -233,18 +272,23 @@ interface ShownReconnecting {
   readonly forMs: number;
   readonly waiting: number;
   readonly nextMs: number;
+  readonly reason?: string;
 }
 
-/** How an attachment is: `connected`, or `reconnecting, 3.2 s, 17 transactions waiting, next try in 0.4 s`. */
+/**
+ * How an attachment is: `connected`, or `reconnecting, 3.2 s, 17 transactions waiting, next try in 0.4 s`, and why there is no
+ * connection.
+ */
 export function healthOf(status: Record<string, unknown> | null): string {
   if (typeof status?.failure === "string") return `failed: ${printable(status.failure)}`;
   const reconnecting = status?.reconnecting as ShownReconnecting | null | undefined;
   if (reconnecting !== null && reconnecting !== undefined) {
-    const { lanes, forMs, waiting, nextMs } = reconnecting;
+    const { lanes, forMs, waiting, nextMs, reason } = reconnecting;
     const of = Number(status!.lanes) > 1 ? ` ${lanes} of ${status!.lanes} lanes` : "";
     const many = waiting === 1 ? "1 transaction" : `${waiting} transactions`;
     const next = nextMs === 0 ? "trying now" : `next try in ${formatDuration(nextMs)}`;
-    return `reconnecting${of}, ${formatDuration(forMs)}, ${many} waiting, ${next}`;
+    const why = reason === undefined ? "" : ` (${printable(reason)})`;
+    return `reconnecting${of}, ${formatDuration(forMs)}, ${many} waiting, ${next}${why}`;
   }
   return status?.connected === false ? "not connected" : "connected";
 }

@@ -146,6 +146,10 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
     this.told.push(`${count} expired`);
   }
 
+  onKeptOut(reason: string): void {
+    this.told.push(`kept out: ${reason}`);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.session?.abort();
     this.session?.close();
