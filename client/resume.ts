@@ -40,7 +40,7 @@ export function objectionToRefusal(status: number): Objection | null {
 export function objectionToGrant(before: Grant, now: Grant): Objection | null {
   if (!areEqual(before.identities.storage, now.identities.storage)) return ANOTHER_DISK;
   const writes = before.access === Access.READ_WRITE;
-  const isShared = (now.features & Feature.SHARED) !== 0;
+  const isShared = (before.features & now.features & Feature.SHARED) !== 0;
   if (writes && !isShared && before.identities.writeEpoch !== now.identities.writeEpoch) return TAKEN_OVER;
   // Whoever uses the disk was told what it is like, and cannot be told again.
   if (now.access !== before.access) return changed("the exporter grants another access now");
@@ -48,6 +48,9 @@ export function objectionToGrant(before: Grant, now: Grant): Objection | null {
     return changed(`the export's blocks have ${now.logicalBlock} bytes now, and had ${before.logicalBlock}`);
   }
   const gained = now.features & ~before.features;
+  if (writes && (gained & Feature.SHARED) !== 0) {
+    return changed("the export is shared now: others may have written to it meanwhile");
+  }
   if (writes && (gained & Feature.VOLATILE_CACHE) !== 0) {
     return changed("the export has a volatile cache now, and nobody here knows that it needs to be flushed");
   }

@@ -46,7 +46,18 @@ Deno.test("another write epoch ends a session that writes, unless the export is 
   const now = withIdentity({ writeEpoch: 2 ** 50 + 1 });
   assert.match(objectionToGrant(GRANT, now)!.reason, /another client/);
   assert.equal(objectionToGrant({ ...GRANT, access: Access.READ }, { ...now, access: Access.READ }), null);
-  assert.equal(objectionToGrant(GRANT, { ...now, features: Feature.SHARED }), null);
+  const shared = { ...GRANT, features: Feature.SHARED };
+  assert.equal(objectionToGrant(shared, { ...now, features: Feature.SHARED }), null);
+  assert.match(objectionToGrant(shared, now)!.reason, /another client/);
+});
+
+Deno.test("whoever was the only writer does not go on as one of several", () => {
+  const now = { ...GRANT, features: GRANT.features | Feature.SHARED };
+  assert.match(objectionToGrant(GRANT, now)!.reason, /shared/);
+  // Others may have written meanwhile, who leave no trace in the write epoch.
+  const other = withIdentity({ writeEpoch: 2 ** 50 + 1 }, now);
+  assert.equal(objectionToGrant(GRANT, other)!.errno, -Errno.ESTALE);
+  assert.equal(objectionToGrant({ ...GRANT, access: Access.READ }, { ...now, access: Access.READ }), null);
 });
 
 Deno.test("a disk that is not what its users were told it is ends a session", () => {
