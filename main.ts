@@ -31,7 +31,10 @@ const COMMANDS: readonly Entry[] = [
   {
     name: "detach",
     summary: "detach a device",
-    load: async () => (await import("./engine/control/command_status.ts")).detachCommand,
+    load: async () => {
+      const { detachCommand } = await import("./engine/control/command_status.ts");
+      return detachCommand(async (...args) => await (await import("./client/recover.ts")).removeWaiting(...args));
+    },
   },
   {
     name: "status",

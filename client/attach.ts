@@ -7,6 +7,7 @@ import type { NbdAddress, RemoteAddress } from "../engine/control/address.ts";
 import { cipherName, digestName } from "../engine/control/algorithms.ts";
 import { LossFailure, messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
+import type { RuntimeDirectory } from "../engine/control/runtime.ts";
 import { formatDuration } from "../engine/duration.ts";
 import { type Listening, listenNbd, removeSocketFile } from "../engine/listen.ts";
 import { check } from "../ffi/errno.ts";
@@ -18,7 +19,8 @@ import { LaneThreads, type Reconnecting } from "./lane_threads.ts";
 import { isAddress, lookUp, nameOfRemote, resolveTarget } from "./open.ts";
 import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 import type { Patience } from "./patience.ts";
-import { sleep, UblkDevice, ublkParameters, ublkQueuesMax } from "./ublk_device.ts";
+import { serveUblk } from "./ublk_attachment.ts";
+import { sleep, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
 
 const log = logger("client");
@@ -37,6 +39,10 @@ export interface AttachOptions extends RemoteAddress, SessionOptions {
   /** How many connections the session is wished to have, each served by a thread of its own: 1 to 64. */
   readonly lanes: number;
   readonly patience: Patience;
+  /** Where to keep what another daemon needs to take a block device over; null: it goes away with this one. */
+  readonly runtime: RuntimeDirectory | null;
+  /** The absolute path of the key's file, where there is a key. */
+  readonly keyPath: string | null;
 }
 
 /** What an attachment says about itself. It is sent as JSON. */
@@ -85,7 +91,7 @@ export interface RunningAttachment {
 }
 
 /** What serves the disk on this machine. */
-interface Frontend {
+export interface Frontend {
   readonly id: number | string;
   readonly device: string | null;
   readonly nbd: string | null;
@@ -98,8 +104,8 @@ interface Frontend {
    * @throws {Error} and leaves everything as it is, when somebody uses it, unless forced
    */
   stop(force: boolean, isAway: boolean): Promise<string | null>;
-  /** Gives back what is left of it after a thread has died. */
-  abandon(): Promise<void>;
+  /** Gives back what is left of it after a thread has died; null: it outlives this process, and waits for another one. */
+  readonly abandon: (() => Promise<void>) | null;
 }
 
 /**
@@ -118,7 +124,7 @@ export async function attach(options: AttachOptions, interrupted: AbortSignal): 
     if (options.nbd !== null) listening = await listenNbd(options.nbd);
     threads = await because(what, connect(options, interrupted));
     const frontend = control !== null
-      ? await because(what, serveUblk(control, threads))
+      ? await because(what, serveUblk(control, threads, options))
       : await serveNbd(listening!, threads, options.name);
     return running(threads, frontend, options.key?.name ?? null);
   } catch (error) {
@@ -208,64 +214,20 @@ async function clientsAfterAWhile(threads: LaneThreads): Promise<number> {
   }
 }
 
-async function serveUblk(control: UblkControl, threads: LaneThreads): Promise<Frontend> {
-  const { shape } = threads;
-  const parameters = ublkParameters(shape);
-  const device = await UblkDevice.make(control, parameters, threads.count, shape.depth);
-  let isServed = false;
-  const remove = async (force: boolean, claim: number) => {
-    try {
-      await threads.orAbort(device.stop(), force);
-    } finally {
-      // Held until nobody can mount it any more, and no longer: the driver forgets no device that is open.
-      if (claim >= 0) close(claim);
-    }
-    if (isServed) await threads.askAll(() => ({ ask: "queueEnd" }), device.queues);
-    await device.delete();
-  };
-  try {
-    const { charFd: fd, depth } = device;
-    await threads.askAll((queue) => ({ ask: "serveUblk", fd, queue, depth }), device.queues);
-    isServed = true;
-    await device.start();
-  } catch (error) {
-    await remove(true, -1);
-    throw error;
-  }
-  return {
-    id: device.id,
-    device: device.path,
-    nbd: null,
-    size: parameters.sizeBytes,
-    stop: async (force, isAway) => {
-      const claim = force ? -1 : await device.claim();
-      const users = force ? device.users() : null;
-      if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
-      // What nobody uses is written; the flush alone would be left to do.
-      const synced = isAway ? Promise.resolve() : device.sync();
-      const loss = await threads.orAbort(synced, force).then(
-        () => null,
-        // Where nothing failed that was to be written, it is the flush at the end, which is looked at by itself.
-        (error) => threads.hasFailed ? `what was not yet written is lost (${messageOf(error)})` : null,
-      );
-      await remove(force, claim);
-      return loss;
-    },
-    // The driver ends a device whose server is gone; what it keeps of it is removed here.
-    abandon: async () => {
-      await device.stop();
-      await device.delete();
-    },
-  };
-}
-
-function running(threads: LaneThreads, frontend: Frontend, key: string | null): RunningAttachment {
+/** The attachment that the threads and the front-end are. */
+export function running(threads: LaneThreads, frontend: Frontend, key: string | null): RunningAttachment {
   const { promise: ended, resolve } = Promise.withResolvers<Error | null>();
   const { shape } = threads;
   const place = frontend.device ?? frontend.nbd;
   let isLeaving = false;
   threads.failed.then(async (error) => {
     isLeaving = true;
+    if (frontend.abandon === null) {
+      threads.end();
+      const what = `A thread of the attachment has died (${messageOf(error)})`;
+      resolve(new Error(`${what}; ${place} waits: dst attach --recover ${frontend.id} goes on with it`));
+      return;
+    }
     threads.abort("a thread of the attachment has died");
     await frontend.abandon().catch((failure) => log.error("{failure}", { failure: messageOf(failure) }));
     threads.end();
@@ -347,7 +309,7 @@ async function lastFlush(threads: LaneThreads, force: boolean): Promise<string |
 }
 
 /** Says what could not be done, before why. */
-async function because<Result>(what: string, work: Promise<Result>): Promise<Result> {
+export async function because<Result>(what: string, work: Promise<Result>): Promise<Result> {
   try {
     return await work;
   } catch (error) {

@@ -14,7 +14,7 @@ import { prctl } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
-import { joinLane, type OpenedSession, type Opening, openSession, type Surroundings } from "./open.ts";
+import { joinLane, type OpenedSession, type Opening, openSession, recoverLane, type Surroundings } from "./open.ts";
 import type { ClientSession, SessionOwner } from "./session.ts";
 import { UblkFrontend } from "./ublk_frontend.ts";
 
@@ -130,7 +130,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   }
 
   onBack(awayMs: number, resent: number): void {
-    this.#context.tell({ event: "back", awayMs, resent });
+    this.#context.tell({ event: "back", awayMs, resent, grant: this.#opened().grant });
   }
 
   onExpired(count: number): void {
@@ -163,7 +163,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   /** @param at where the session was opened: a name can stand for several machines */
   #open(at: SocketAddress | null, reply: Reply): void {
-    const { open, lane, isNamed } = this.#context.init;
+    const { open, lane, isNamed, recovered } = this.#context.init;
     const target = at === null ? open.target : { ...open.target, addresses: [at] };
     const { cryptography } = this.#context.engine;
     const opened = ({ session, cipher, digest, address }: OpenedSession) => {
@@ -179,6 +179,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         digest,
         provider: cryptography.providerOf(cipher, digest),
         address,
+        grant: session.grant,
       };
       reply.answer(shape);
     };
@@ -192,6 +193,11 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
       lookup: isNamed ? (found) => this.#lookUp(found) : null,
       random: Math.random,
     };
+    if (recovered !== null) {
+      const session = recoverLane(this.#connector, open, lane, recovered, this, around);
+      opened({ session, ...recovered });
+      return;
+    }
     this.#opening = lane === 0
       ? openSession(this.#connector, open, this, opened, failed, around)
       : joinLane(this.#connector, { ...open, target }, lane, this, opened, failed, around);

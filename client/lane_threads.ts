@@ -7,13 +7,14 @@ import { messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import { type LoopChoice, makeWakeFd, Thread } from "../engine/thread.ts";
-import { IDENTITY_BYTES } from "../protocol/grant.ts";
+import { type Grant, IDENTITY_BYTES } from "../protocol/grant.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { attachmentSlots } from "./attachment.ts";
+import { geometryOf } from "./geometry.ts";
 import { unlessInterrupted } from "./interrupt.ts";
 import { LEDGER_BYTES, MutationLedger } from "./ledger.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
-import type { OpenOptions } from "./open.ts";
+import type { OpenOptions, RecoveredSession } from "./open.ts";
 import { Outage } from "./outage.ts";
 import { overlapBytes } from "./overlap.ts";
 import { sleep } from "./ublk_device.ts";
@@ -35,6 +36,8 @@ export interface LaneOptions {
   readonly frontend: "nbd" | "ublk";
   readonly loop: LoopChoice;
   readonly crypto: CryptoChoice;
+  /** The session of a process that is gone, which is to be gone on with; without it a new one is opened. */
+  readonly recovered?: (RecoveredSession & { readonly session: Uint8Array; readonly failure: string | null }) | null;
 }
 
 type LaneThread = Thread<AttachQuestion, AttachEvent>;
@@ -86,6 +89,7 @@ export class LaneThreads {
     try {
       await crew.start(0, interrupted);
       const shape = await unlessInterrupted(crew.ask(0, { ask: "open", at: null }), interrupted) as OpenedShape;
+      crew.grant ??= shape.grant;
       if (shape.lanes < options.lanes) {
         log.warning("{text}", { text: `The exporter grants ${shape.lanes} of the ${options.lanes} lanes` });
       }
@@ -96,10 +100,33 @@ export class LaneThreads {
       await unlessInterrupted(Promise.all(others.map((lane) => crew.join(lane, shape))), interrupted);
       return new LaneThreads(crew, shape);
     } catch (error) {
+      // A session that is to be recovered waits for the next one who tries.
+      if (options.recovered) crew.end();
       // What a thread that has died has to say is the error already.
-      await crew.leave().catch(() => {});
+      else await crew.leave().catch(() => {});
       throw error;
     }
+  }
+
+  /** The session's id. */
+  get session(): Uint8Array {
+    return this.#crew.session;
+  }
+
+  /** What the exporter has granted last. Null while what was acknowledged under the grant before is still at stake. */
+  get grant(): Grant | null {
+    return this.#crew.grant;
+  }
+
+  /** Whether something that was acknowledged is lost, so that writes fail for good. */
+  get isLost(): boolean {
+    return this.#crew.ledger.isLost;
+  }
+
+  /** Has a function called when {@link grant} or {@link failure} may have changed. */
+  onChange(changed: () => void): void {
+    this.#crew.changed = changed;
+    changed();
   }
 
   /** How many lanes there are. */
@@ -195,7 +222,10 @@ class Crew {
   /** By lane. */
   readonly threads: LaneThread[] = [];
   readonly ledger: MutationLedger;
+  readonly session: Uint8Array;
   failure: string | null = null;
+  grant: Grant | null = null;
+  changed: () => void = () => {};
   readonly #outage = new Outage();
   readonly #options: LaneOptions;
   readonly #open: AttachInit["open"];
@@ -207,15 +237,17 @@ class Crew {
   #size = -1;
 
   constructor(options: LaneOptions) {
-    const { open, lanes, frontend } = options;
+    const { open, lanes, frontend, recovered = null } = options;
     const ledger = new SharedArrayBuffer(LEDGER_BYTES);
-    const session = crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
+    const session = recovered?.session ?? crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
     // An engine makes a few slots of what it does not need for itself.
     const slotsOfLane = attachmentSlots(frontend, open.depth) + SPARE_SLOTS;
     const overlaps = { memory: new SharedArrayBuffer(overlapBytes(lanes * slotsOfLane)), slotsOfLane };
     this.#options = options;
     this.#open = { ...open, session, lanes, ledger, overlaps };
+    this.session = session;
     this.ledger = new MutationLedger(ledger);
+    if (recovered !== null) this.#inherit(recovered.grant, recovered.failure);
   }
 
   async start(lane: number, interrupted: AbortSignal): Promise<void> {
@@ -228,7 +260,7 @@ class Crew {
         slots: attachmentSlots(frontend, this.#open.depth),
         crypto,
         wakeFd: makeWakeFd(),
-        init: { open, lane, isNamed: lookUp !== null },
+        init: { open, lane, isNamed: lookUp !== null, recovered: this.#options.recovered ?? null },
         transfer,
       },
       (event) => this.#hear(lane, event),
@@ -305,6 +337,16 @@ class Crew {
           text: `The export has ${event.size} bytes now; the attachment keeps its size until it is made anew`,
         });
     }
+  }
+
+  /** The session is that of a process that is gone. */
+  #inherit(grant: Grant, failure: string | null): void {
+    const { lanes } = this.#options;
+    const { readOnly, volatileCache } = geometryOf(grant);
+    this.ledger.inherit(grant.identities.durability, lanes, volatileCache && !readOnly);
+    this.failure = failure;
+    if (failure !== null) this.ledger.lose();
+    for (let lane = 0; lane < lanes; lane++) this.#outage.began(lane, "the process that served the device is gone");
   }
 
   async #lookUp(lane: number): Promise<void> {

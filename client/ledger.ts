@@ -23,9 +23,11 @@ const Word = {
   EPOCHS: 5,
   /** How often the session was opened again. */
   OPENINGS: 6,
+  /** Not 0: another process may have had something acknowledged that is not covered. */
+  INHERITED: 7,
   /** Guards the durability epoch, which is in the words from here on. */
-  LOCK: 7,
-  DURABILITY: 8,
+  LOCK: 8,
+  DURABILITY: 9,
 } as const;
 
 /** Bytes that a ledger needs. */
@@ -58,7 +60,26 @@ export class MutationLedger {
 
   /** Whether every mutation that was acknowledged is covered. */
   get isCovered(): boolean {
-    return Atomics.load(this.#words, Word.ACKNOWLEDGED) === Atomics.load(this.#words, Word.COVERED);
+    const acknowledged = Atomics.load(this.#words, Word.ACKNOWLEDGED);
+    return acknowledged === Atomics.load(this.#words, Word.COVERED) && !this.hasInherited;
+  }
+
+  /** Whether the process before may have had something acknowledged that no FLUSH has covered: there is no copy of it. */
+  get hasInherited(): boolean {
+    return Atomics.load(this.#words, Word.INHERITED) !== 0;
+  }
+
+  /**
+   * The session is that of another process, which is gone. Called once, before any lane knows the ledger.
+   *
+   * @param durability the epoch that the other process has lived with: 16 bytes
+   * @param lanes how many lanes that process had: each owes a fence, as what was sent on it may still be executing
+   * @param mayLose whether something may have been acknowledged that is not on stable storage
+   */
+  inherit(durability: Uint8Array, lanes: number, mayLose: boolean): void {
+    this.meet(durability);
+    if (mayLose) Atomics.store(this.#words, Word.INHERITED, 1);
+    Atomics.store(this.#words, Word.FENCES, lanes);
   }
 
   /** Whether a mutation has failed, now or earlier. */
@@ -83,6 +104,7 @@ export class MutationLedger {
 
   /** The FLUSH of that mark has succeeded. Flushes may end in another order than they were sent. */
   cover(mark: number): void {
+    Atomics.store(this.#words, Word.INHERITED, 0);
     let covered = Atomics.load(this.#words, Word.COVERED);
     while (((mark - covered) | 0) > 0) {
       const found = Atomics.compareExchange(this.#words, Word.COVERED, covered, mark);

@@ -6,7 +6,8 @@
 import type { Geometry } from "../engine/block.ts";
 import type { Provider } from "../engine/cryptography.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
-import type { OpenOptions } from "./open.ts";
+import type { Grant } from "../protocol/grant.ts";
+import type { OpenOptions, RecoveredSession } from "./open.ts";
 import type { Away } from "./session.ts";
 
 /** What a lane's thread starts with. */
@@ -17,6 +18,8 @@ export interface AttachInit {
   readonly lane: number;
   /** Whether the exporter is named by a name, which is to be looked up each time. */
   readonly isNamed: boolean;
+  /** The session's, where it is that of a process that is gone; null: it is to be opened. */
+  readonly recovered: RecoveredSession | null;
 }
 
 /** The answer to `open`. */
@@ -37,6 +40,8 @@ export interface OpenedShape {
   readonly provider: Provider;
   /** Where the exporter was reached. */
   readonly address: SocketAddress;
+  /** All that the exporter has granted. */
+  readonly grant: Grant;
 }
 
 /** The answer to `status`. */
@@ -52,7 +57,8 @@ export interface SessionState {
 /** What the main isolate asks a thread. */
 export type AttachQuestion =
   /**
-   * Connect the lane: open the export, or join its session where that was opened. Answered by {@link OpenedShape}.
+   * Connect the lane: open the export, or join its session where that was opened. Answered by {@link OpenedShape}; at once,
+   * where the session is recovered, as the lane connects by itself then.
    */
   | { readonly ask: "open"; readonly at: SocketAddress | null }
   /** Serve the disk to NBD clients on a listening socket; the descriptor is the thread's from now on. */

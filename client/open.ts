@@ -10,7 +10,7 @@ import { printable } from "../engine/control/printable.ts";
 import type { Engine } from "../engine/engine.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import { ipAddress, type SocketAddress } from "../ffi/sockaddr.ts";
-import { Access, type Holder, IDENTITY_BYTES } from "../protocol/grant.ts";
+import { Access, type Grant, type Holder, IDENTITY_BYTES } from "../protocol/grant.ts";
 import { Status } from "../protocol/status.ts";
 import type { ClientDoor } from "../protocol/client_door.ts";
 import type { Connector, ConnectTarget } from "./connector.ts";
@@ -147,6 +147,43 @@ export function joinLane(
   const { session, depth } = options;
   const request = { session, lane, generation: 1, depth, maxPayload: SLOT_PAYLOAD_BYTES, fresh: false };
   return enter(connector, options, lane, (door) => door.join(request), owner, opened, failed, around);
+}
+
+/** What is known of a session whose process is gone. It can be sent to another thread. */
+export interface RecoveredSession {
+  /** What the exporter has granted last. */
+  readonly grant: Grant;
+  /** Where it was reached. */
+  readonly address: SocketAddress;
+  /** The wire's numbers of what was agreed on. */
+  readonly cipher: number;
+  readonly digest: number;
+  /** No lane of it has had a higher generation. */
+  readonly generation: number;
+}
+
+/**
+ * Makes a lane of a session whose process is gone. It has no connection yet and is on its way back already, so that requests
+ * wait; whether the exporter lets it come back, the owner is told.
+ *
+ * @param options with those the session was opened, its id and its patience among them
+ * @throws {Error} without memory for it
+ */
+export function recoverLane(
+  connector: Connector,
+  options: OpenOptions & { readonly session: Uint8Array },
+  lane: number,
+  { grant, address, generation }: RecoveredSession,
+  owner: SessionOwner,
+  around: Surroundings,
+): ClientSession {
+  const { engine } = connector;
+  const plan = planOf(connector, options, lane, address, around);
+  if (plan === null) throw new Error("a session without patience cannot be recovered");
+  const controlSlots = engine.slots.reserve(1);
+  if (controlSlots === null) throw new Error("there is no memory for a session");
+  const place = placeOf(engine, options, lane, { ...plan, generation });
+  return new ClientSession(engine, controlSlots, grant, owner, { ...place, isRecovered: true });
 }
 
 function enter(

@@ -32,6 +32,8 @@ export interface RequestsOptions {
   readonly overlaps?: Overlaps;
   /** Null: a request lives as long as its connection. */
   readonly patience: Patience | null;
+  /** Whether the lane owes a fence from the beginning, which the ledger has counted: see `LanePlace`. */
+  readonly isRecovered?: boolean;
   /** The Worker's slot with the memory of the lane's own messages. */
   readonly controlSlot: number;
 }
@@ -85,6 +87,7 @@ export class Requests implements TimerHandler {
     this.io = new LaneIo(engine, { ...options, transactions: this.#transactions }, grant, host);
     this.#epochs = ledger.meet(grant.identities.durability);
     this.#openings = ledger.openings;
+    this.#owesFence = options.isRecovered === true;
   }
 
   /** How many have not ended. */

@@ -74,6 +74,11 @@ export interface LanePlace {
   readonly overlaps?: Overlaps;
   /** How it comes back when its connection is lost; without it the session ends then. */
   readonly plan?: ReconnectPlan | null;
+  /**
+   * The session is another process's that is gone: the lane begins without a connection, on its way back. What that process
+   * had sent may still be executing, so the lane owes a fence; the ledger has that counted already.
+   */
+  readonly isRecovered?: boolean;
 }
 
 /** Where a lane is that has no connection. */
@@ -155,6 +160,7 @@ export class ClientSession
     this.#io = this.#requests.io;
     this.geometry = this.#requests.geometry;
     this.#lifeMs = engine.now;
+    if (place.isRecovered === true) this.#comeBack("the process that served it is gone", true);
   }
 
   /** As the exporter has granted it last. */
@@ -374,11 +380,8 @@ export class ClientSession
     }
     if (this.#isFenced) return this.#end(TAKEN_OVER);
     if (this.#closed || this.#isAborted || this.#reconnector === null) return this.#end({ errno: -Errno.EIO, reason });
-    this.#awayMs = now;
-    this.#awayReason = reason;
-    this.#reconnector.start(this.#requests.hasReplies || now - this.#connectedMs >= PROVEN_MS);
+    this.#comeBack(reason, this.#requests.hasReplies || now - this.#connectedMs >= PROVEN_MS);
     this.#owner.onAway?.(reason);
-    this.#tick();
   }
 
   expire(tag: number): void {
@@ -388,6 +391,14 @@ export class ClientSession
     } else if (this.#onLeft !== null) {
       this.#stream?.close();
     }
+  }
+
+  /** There is no connection: another one is to be made. */
+  #comeBack(reason: string, wasOfUse: boolean): void {
+    this.#awayMs = this.#engine.now;
+    this.#awayReason = reason;
+    this.#reconnector!.start(wasOfUse);
+    this.#tick();
   }
 
   /** What the lane has not done in the turn before. */

@@ -3,13 +3,17 @@
  *
  * @module
  */
+import { messageOf } from "../engine/control/failure.ts";
+import { logger } from "../engine/control/log.ts";
 import { OpenFlag } from "../ffi/constants.ts";
-import { Errno } from "../ffi/errno.ts";
-import { close, open } from "../ffi/libc.ts";
+import { Errno, SystemError } from "../ffi/errno.ts";
+import { close, flushBuffers, open } from "../ffi/libc.ts";
 import { openQueueDevice, type UblkControl } from "../ffi/ublk_control.ts";
-import { SECTOR_BYTES, type UblkDeviceInfo, type UblkParameters } from "../ffi/ublk_wire.ts";
+import { SECTOR_BYTES, type UblkDeviceInfo, UblkFeature, type UblkParameters } from "../ffi/ublk_wire.ts";
 import { type DeviceUse, findDeviceUse } from "./device_use.ts";
 import type { OpenedShape } from "./messages.ts";
+
+const log = logger("client");
 
 /** The largest logical block of a block device: a page (`ublk_validate_params` in drivers/block/ublk_drv.c). */
 const LOGICAL_BLOCK_MAX = 4096;
@@ -24,6 +28,17 @@ const FORGET_MS = 2000;
 /** How long a user may be a passing one, in milliseconds: udev looks into every device that has changed. */
 const PASSING_MS = 2000;
 const PASSING_POLL_MS = 100;
+/** The device outlives its server, and the next one gets what was under way. */
+const RECOVERY = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
+/**
+ * After so long the kernel asks the driver after a request, in milliseconds. While its server lives the driver just starts the
+ * time anew (`ublk_timeout` in drivers/block/ublk_drv.c), however often; once the server is dead, it collects the requests by
+ * that. So it has to be short, where the kernel's own is 30 s: requests that hold all tags of a queue are found in no other way.
+ */
+const IO_TIMEOUT_MS = 1000;
+/** How long the driver may take to collect what a dead server had under way: more than the kernel's own I/O timeout. */
+const COLLECT_MS = 60_000;
+const COLLECT_POLL_MS = 20;
 /** The processors that the machine can have at most, such as `0-7`. */
 const PROCESSORS_PATH = "/sys/devices/system/cpu/possible";
 
@@ -37,12 +52,15 @@ export function queuesMaxOf(processors: string): number {
   return Number(/\d+\s*$/.exec(processors)![0]) + 1;
 }
 
+/** What of a grant makes a block device. */
+type DiskShape = Pick<OpenedShape, "geometry" | "writesZeroes" | "partBytes">;
+
 /**
  * What the block device is to be like.
  *
  * @throws {RangeError} for an export that cannot be a block device of this machine
  */
-export function ublkParameters({ geometry, writesZeroes, partBytes }: OpenedShape): UblkParameters {
+export function ublkParameters({ geometry, writesZeroes, partBytes }: DiskShape): UblkParameters {
   const { readOnly } = geometry;
   if (geometry.logicalBlock > LOGICAL_BLOCK_MAX) {
     throw new RangeError(
@@ -76,8 +94,10 @@ export class UblkDevice {
   readonly queues: number;
   /** The depth of each queue: the requests that its server must have room for. */
   readonly depth: number;
-  /** /dev/ublkcN, for the queues' servers. */
+  /** /dev/ublkcN, for the queues' servers; -1: it has none. */
   readonly charFd: number;
+  /** Whether it outlives its server, so that another one can take it over. */
+  readonly isRecoverable: boolean;
   readonly #control: UblkControl;
 
   private constructor(control: UblkControl, info: UblkDeviceInfo, charFd: number) {
@@ -86,6 +106,7 @@ export class UblkDevice {
     this.queues = info.queues;
     this.depth = info.queueDepth;
     this.charFd = charFd;
+    this.isRecoverable = (info.features & RECOVERY) === RECOVERY;
   }
 
   /** The path of the block device. */
@@ -102,15 +123,18 @@ export class UblkDevice {
    *
    * @param queues how many it is to have; the driver may give it fewer
    * @param depth of each
+   * @param recoverable whether it is to outlive its server, where the driver knows how
    */
   static async make(
     control: UblkControl,
     parameters: UblkParameters,
     queues: number,
     depth: number,
+    recoverable: boolean,
   ): Promise<UblkDevice> {
     const { maximumIoBytes } = parameters;
-    const info = await control.addDevice({ queues, queueDepth: depth, maximumIoBytes, features: 0 });
+    const features = recoverable ? await recoveryFeatures(control) : 0;
+    const info = await control.addDevice({ queues, queueDepth: depth, maximumIoBytes, features });
     try {
       await control.setParameters(info.id, {
         ...parameters,
@@ -123,9 +147,44 @@ export class UblkDevice {
     }
   }
 
+  /** A device whose server is gone, to be taken away by {@link stop} and {@link delete}. */
+  static abandoned(control: UblkControl, info: UblkDeviceInfo): UblkDevice {
+    return new UblkDevice(control, info, -1);
+  }
+
+  /**
+   * Takes over a device whose server, a process that is gone, has left it. From then on its queues are to be served, and
+   * {@link resume} follows; until then its requests wait.
+   *
+   * @param wasInterrupted whether somebody who did the same may have been killed before its end
+   * @throws {Error} when the driver does not let go; the device waits as before
+   */
+  static async takeOver(control: UblkControl, info: UblkDeviceInfo, wasInterrupted: boolean): Promise<UblkDevice> {
+    const { id } = info;
+    if (wasInterrupted && info.queues > 1) await requireWhole(control, info);
+    const deadline = performance.now() + COLLECT_MS;
+    for (;;) {
+      const result = await control.startRecovery(id).then(() => 0, errnoOf);
+      // Refused so as well when it was begun by somebody who served no queue yet.
+      if (result === 0 || result === Errno.EINVAL) break;
+      if (result !== Errno.EBUSY || performance.now() > deadline) {
+        throw new SystemError(`take over ublk device ${id}`, result);
+      }
+      await sleep(COLLECT_POLL_MS);
+    }
+    return new UblkDevice(control, info, await openQueueDevice(id));
+  }
+
+  /** Has the requests of a device that was taken over go on. All its queues must be served by now. */
+  async resume(): Promise<void> {
+    await this.#control.endRecovery(this.id, Deno.pid);
+    this.#shortenTimeout();
+  }
+
   /** Makes the block device appear. All its queues must be served by now. */
   async start(): Promise<void> {
     await this.#control.startDevice(this.id, Deno.pid);
+    this.#shortenTimeout();
     const deadline = performance.now() + NODE_WAIT_MS;
     while (!exists(this.path)) {
       if (performance.now() > deadline) {
@@ -160,10 +219,34 @@ export class UblkDevice {
     return use.kernel.length + use.processes.length === 0 ? null : phraseOf(use);
   }
 
-  /** Writes back what is in the device's page cache. The thread does not wait, the promise does. */
-  async sync(): Promise<void> {
+  /**
+   * Writes back what is in the device's page cache. The thread does not wait, the promise does.
+   *
+   * @param isMounted what a filesystem on it or on a partition has not yet written is written, too: STOP_DEV does not wait for
+   * that where the device is {@link isRecoverable}
+   */
+  async sync(isMounted: boolean): Promise<void> {
+    if (isMounted) await Promise.all(this.#partPaths().map((path) => flush(path)));
     using file = await Deno.open(this.path, { read: true });
     await file.sync();
+  }
+
+  /** The device's nodes, those of its partitions included. */
+  #partPaths(): string[] {
+    const folder = `/sys/block/${this.#name}`;
+    const parts = exists(folder) ? [...Deno.readDirSync(folder)].map(({ name }) => name) : [];
+    return [this.#name, ...parts.filter((part) => part.startsWith(`${this.#name}p`))].map((part) => `/dev/${part}`);
+  }
+
+  #shortenTimeout(): void {
+    if (!this.isRecoverable) return;
+    try {
+      Deno.writeTextFileSync(`/sys/block/${this.#name}/queue/io_timeout`, `${IO_TIMEOUT_MS}`, { create: false });
+    } catch (error) {
+      log.warning("{text}", {
+        text: `Should this process be killed, taking over ${this.path} may take half a minute: ${messageOf(error)}`,
+      });
+    }
   }
 
   /** Takes the block device away; its queues end. */
@@ -173,7 +256,7 @@ export class UblkDevice {
 
   /** Forgets a stopped device whose queues have ended. */
   async delete(): Promise<void> {
-    close(this.charFd);
+    if (this.charFd >= 0) close(this.charFd);
     // The driver removes the device first, and then only waits: closing the control device cuts that short.
     const deleted = this.#control.deleteDevice(this.id);
     deleted.catch(() => {});
@@ -182,6 +265,48 @@ export class UblkDevice {
     } finally {
       this.#control.close();
     }
+  }
+}
+
+/** How a device is to be made that outlives its server; 0: this driver has no such thing. */
+async function recoveryFeatures(control: UblkControl): Promise<number> {
+  // A driver that cannot be asked is older than Linux 6.5.
+  const features = await control.features().catch(() => 0);
+  return (features & RECOVERY) === RECOVERY ? RECOVERY : 0;
+}
+
+/**
+ * Makes sure that either all queues of a device have had a server, or none: if somebody was killed between, START_USER_RECOVERY
+ * would have the driver look for the dead server of a queue that has none (a null pointer until Linux 6.15).
+ */
+async function requireWhole(control: UblkControl, info: UblkDeviceInfo): Promise<void> {
+  const fd = await openQueueDevice(info.id);
+  try {
+    let served = 0;
+    for (let queue = 0; queue < info.queues; queue++) if (await control.hasServer(fd, queue)) served++;
+    if (served === 0 || served === info.queues) return;
+    throw new Error(
+      `/dev/ublkb${info.id} cannot be taken over: whoever did so before was killed when only ${served} of its ` +
+        `${info.queues} queues had a server, which the driver does not survive; dst detach --force removes the device`,
+    );
+  } finally {
+    close(fd);
+  }
+}
+
+function errnoOf(error: unknown): number {
+  if (error instanceof SystemError) return error.errno;
+  throw error;
+}
+
+/** Writes back one block device and its filesystem. */
+async function flush(path: string): Promise<void> {
+  const fd = open(path, OpenFlag.READ_ONLY);
+  if (fd < 0) return;
+  try {
+    await flushBuffers(fd);
+  } finally {
+    close(fd);
   }
 }
 

@@ -6,7 +6,7 @@ import type { OpenedShape } from "./messages.ts";
 import { queuesMaxOf, ublkParameters, useText } from "./ublk_device.ts";
 import { ublkErrno } from "./ublk_frontend.ts";
 
-const shape: OpenedShape = {
+const shape = {
   geometry: {
     size: 1 << 30,
     logicalBlock: 512,
@@ -18,16 +18,10 @@ const shape: OpenedShape = {
     fastZero: true,
   },
   writesZeroes: true,
-  depth: 32,
-  lanes: 1,
   partBytes: 262_144,
-  cipher: 0,
-  digest: 2,
-  provider: "wasm",
-  address: { family: "ipv4", host: "192.0.2.1", port: 7700 },
 };
 
-function changed(geometry: Partial<OpenedShape["geometry"]>, more: Partial<OpenedShape> = {}): OpenedShape {
+function changed(geometry: Partial<OpenedShape["geometry"]>, more: Partial<typeof shape> = {}) {
   return { ...shape, ...more, geometry: { ...shape.geometry, ...geometry } };
 }
 

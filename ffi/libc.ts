@@ -10,7 +10,7 @@
  * @module
  */
 import { Errno } from "./errno.ts";
-import { Seek } from "./constants.ts";
+import { BlockIoctl, Seek } from "./constants.ts";
 
 /**
  * The bound functions, for the wrappers here and in the modules beside. Results are 32 bits wide wherever they cannot
@@ -36,6 +36,7 @@ export const c = Deno.dlopen("libc.so.6", {
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
+  flushBuffers: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32", nonblocking: true },
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
@@ -266,6 +267,14 @@ export function ioctlNumber(fd: number, request: number): number {
   counter.fill(0);
   const result = ioctl(fd, request, counterBytes);
   return result < 0 ? result : counter[0] + counter[1] * HIGH;
+}
+
+/**
+ * BLKFLSBUF: a block device's dirty pages are written, and since Linux 6.6 those of the filesystem that is mounted on it too
+ * (`blkdev_flushbuf` in block/ioctl.c). It tells of no failure. The thread does not wait, the promise does.
+ */
+export async function flushBuffers(fd: number): Promise<void> {
+  await c.flushBuffers(fd, BigInt(BlockIoctl.FLUSH_BUFFERS), 0n);
 }
 
 /** memfd_create(2), close-on-exec: a file in memory. The name is for /proc only. */

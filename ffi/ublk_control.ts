@@ -22,6 +22,7 @@ import {
   type UblkDeviceInfo,
   UblkFeature,
   type UblkParameters,
+  UblkQueueCommand,
 } from "./ublk_wire.ts";
 import { EnterFlag, enterUring, type MappedUring, mapUring, SetupFlag, unmapUring, uringAvailable } from "./uring.ts";
 
@@ -213,6 +214,20 @@ export class UblkControl {
     await this.#succeed(UblkCommand.START_RECOVERY, id, null, 0, `take over ublk device ${id}`);
   }
 
+  /**
+   * Whether a queue has its server, alive or dead. Asked by a command that no queue has: the driver looks whose the queue is
+   * before it looks at the command (`__ublk_ch_uring_cmd` in drivers/block/ublk_drv.c until Linux 6.15; later ones answer
+   * "no" always, and forget dead servers by themselves).
+   *
+   * @param charFd /dev/ublkcN
+   */
+  async hasServer(charFd: number, queue: number): Promise<boolean> {
+    const what = "ask about a ublk queue";
+    // Where a control command has its device, a queue command has its queue (16 bits) and tag.
+    const result = await this.#run(UblkQueueCommand.UNKNOWN, queue, null, 0, what, charFd);
+    return result !== -Errno.EOPNOTSUPP;
+  }
+
   /** Ends taking over: resolves once every queue has fetched all its tags. See {@link startDevice}. */
   async endRecovery(id: number, pid: number): Promise<void> {
     await this.#succeed(UblkCommand.END_RECOVERY, id, null, pid, `finish taking over ublk device ${id}`);
@@ -252,6 +267,7 @@ export class UblkControl {
     buffer: Uint8Array<ArrayBuffer> | null,
     data: number,
     what: string,
+    fd = this.#fd,
   ): Promise<number> {
     if (this.#closed) throw new Error(`Cannot ${what}: the control device is closed`);
     if (this.#commands.size >= COMMANDS_MAX) throw new Error(`Cannot ${what}: too many commands are under way`);
@@ -261,7 +277,7 @@ export class UblkControl {
     sqes.fill(0, at / 4, (at + SQE_BYTES) / 4);
     const view = new DataView(sqes.buffer, at, SQE_BYTES);
     view.setUint8(0, OPCODE_URING_CMD);
-    view.setInt32(4, this.#fd, true);
+    view.setInt32(4, fd, true);
     view.setUint32(8, command, true);
     view.setUint32(32, key, true);
     const address = buffer === null ? 0 : addressOf(buffer);

@@ -44,7 +44,12 @@ export const UblkCommand = {
 } as const;
 
 /** Queue commands: `_IOWR('u', number, struct ublksrv_io_cmd)` of 16 bytes. */
-export const UblkQueueCommand = { FETCH: 0xc010_7520, COMMIT_AND_FETCH: 0xc010_7521 } as const;
+export const UblkQueueCommand = {
+  FETCH: 0xc010_7520,
+  COMMIT_AND_FETCH: 0xc010_7521,
+  /** Of another kind ('x'): refused with EOPNOTSUPP, if nothing was wrong before that is looked at. */
+  UNKNOWN: 0xc010_7820,
+} as const;
 
 /** What a request asks for: UBLK_IO_OP_*. */
 export const UblkOperation = { READ: 0, WRITE: 1, FLUSH: 2, DISCARD: 3, WRITE_SAME: 4, WRITE_ZEROES: 5 } as const;

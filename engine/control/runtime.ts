@@ -12,7 +12,8 @@ export type DaemonKind = "attach" | "export";
 /** Where an exporter listens. */
 const ListeningSchema = v.object({ protocol: v.picklist(["dst", "nbd"]), address: v.string() });
 
-const RecordSchema = v.object({
+/** Of a {@link DaemonRecord}; what else is in a file is passed over. */
+export const RecordSchema = v.object({
   version: v.literal(1),
   kind: v.picklist(["attach", "export"]),
   /** Names the daemon among those of its kind. */
@@ -98,24 +99,47 @@ export class RuntimeDirectory {
    * @throws {Failure} when it cannot be written
    */
   register(self: DaemonSelf): DaemonRecord {
-    const record: DaemonRecord = {
-      version: 1,
-      ...self,
-      pid: Deno.pid,
-      processStart: processStartOf(Deno.pid) ?? "",
-      bootId: bootId(),
-      startedAt: new Date().toISOString(),
-    };
-    const path = this.#recordPath(self.kind, self.id);
+    const record = recordOf(self);
+    this.write(this.#recordPath(self.kind, self.id), record);
+    return record;
+  }
+
+  /**
+   * Writes a file of this directory as JSON that only its user may read, whole or not at all.
+   *
+   * @throws {Failure} when it cannot be written
+   */
+  write(path: string, value: unknown): void {
     const temporary = `${path}.${Deno.pid}.tmp`;
     try {
-      Deno.writeTextFileSync(temporary, JSON.stringify(record) + "\n", { mode: 0o600 });
+      Deno.writeTextFileSync(temporary, JSON.stringify(value) + "\n", { mode: 0o600 });
       Deno.renameSync(temporary, path);
     } catch (error) {
       removeIfThere(temporary);
       throw new Failure(`Cannot write to the runtime directory ${this.path}: ${messageOf(error)}`);
     }
-    return record;
+  }
+
+  /** Where a daemon keeps what another one needs to take its device over: a {@link DaemonRecord} and more. */
+  recoveryPath(id: string): string {
+    return `${this.path}/${fileName("recovery", id)}.json`;
+  }
+
+  /**
+   * The attachments whose daemon is gone, though nobody has detached them: their devices wait for another daemon. Sorted
+   * by id. The records of devices that are gone too are removed.
+   */
+  waiting(): DaemonRecord[] {
+    const records: DaemonRecord[] = [];
+    for (const { name } of Deno.readDirSync(this.path)) {
+      if (!/^recovery-.*\.json$/.test(name)) continue;
+      const record = readRecord(`${this.path}/${name}`);
+      if (record === null || isRunning(record)) continue;
+      if (record.bootId === bootId() && isThere(record.attachment?.device?.replace("ublkb", "ublkc"))) {
+        records.push(record);
+      } else removeIfThere(this.recoveryPath(record.id));
+    }
+    return records.sort((a, b) => a.id.localeCompare(b.id, "en", { numeric: true }));
   }
 
   /** Removes the record and the socket of a daemon. */
@@ -144,6 +168,18 @@ export class RuntimeDirectory {
   #recordPath(kind: DaemonKind, id: string): string {
     return `${this.path}/${fileName(kind, id)}.json`;
   }
+}
+
+/** The record of this process. */
+export function recordOf(self: DaemonSelf): DaemonRecord {
+  return {
+    version: 1,
+    ...self,
+    pid: Deno.pid,
+    processStart: processStartOf(Deno.pid) ?? "",
+    bootId: bootId(),
+    startedAt: new Date().toISOString(),
+  };
 }
 
 /** Whether the process that wrote the record still runs. */
@@ -182,7 +218,17 @@ function defaultPath(): string {
   return session ? `${session}/dst` : `/tmp/dst-${Deno.uid()}`;
 }
 
-function fileName(kind: DaemonKind, id: string): string {
+function isThere(path: string | undefined): boolean {
+  if (path === undefined) return false;
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function fileName(kind: DaemonKind | "recovery", id: string): string {
   const name = `${kind}-${id.replace(/[^A-Za-z0-9._-]/g, "_")}`;
   if (name.length + ".json".length > FILE_NAME_BYTES_MAX) throw new RangeError(`The id "${id}" is too long`);
   return name;

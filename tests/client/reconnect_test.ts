@@ -5,6 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { GENERATION_STEP } from "../../client/reconnect.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { Operation } from "../../protocol/request.ts";
 import { Status } from "../../protocol/status.ts";
@@ -58,7 +59,8 @@ Deno.test("each try has a higher generation, and requests made meanwhile wait", 
   assert.equal(lane.session.inFlight, 1);
   const { visit, asked } = await rejoin(exporter);
   generations.push(u32(asked, Tlv.GENERATION));
-  assert.deepEqual(generations, [2, 3, 4, 5]);
+  // Somebody else may have used some of those: it goes ahead.
+  assert.deepEqual(generations, [2, 3, GENERATION_STEP + 4, GENERATION_STEP + 5]);
   await visit.reply(await visit.take());
   assert.equal((await write).status, 0);
   assert.equal(lane.session.away, null);
