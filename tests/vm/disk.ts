@@ -34,9 +34,13 @@ export async function makeDiskFile(folder: string, name = "disk.img"): Promise<s
   return path;
 }
 
-/** Exports on a free port of the loopback address, with the state kept in the folder. */
-export async function startExport(folder: string, args: string[]): Promise<Exported> {
-  const daemon = new Daemon(["export", "--listen", "127.0.0.1:0", "--state-dir", `${folder}/state`, ...args]);
+/**
+ * Exports, with the state kept in the folder.
+ *
+ * @param address where it listens: a free port of the loopback address, or where one that was killed has listened
+ */
+export async function startExport(folder: string, args: string[], address = "127.0.0.1:0"): Promise<Exported> {
+  const daemon = new Daemon(["export", "--listen", address, "--state-dir", `${folder}/state`, ...args]);
   try {
     const event = await daemon.event("listening", { protocol: "dst" });
     return { daemon, address: String(event.address), [Symbol.asyncDispose]: () => daemon[Symbol.asyncDispose]() };

@@ -18,6 +18,9 @@ const COMMAND_TIMEOUT_MS = 120_000;
 /** How long a daemon may take to say that it is ready, Deno's own start of 2 s included. */
 const EVENT_TIMEOUT_MS = 60_000;
 
+/** How often a daemon is killed in the cases that do so: the more the better, as long as the whole stays bearable. */
+export const KILL_ROUNDS = Deno.env.get("DST_TEST_LONG") === "1" ? 50 : 3;
+
 /** What a command said and how it ended. */
 export interface Output {
   /** The exit status; 128 plus the signal's number when it was killed. */
@@ -65,12 +68,17 @@ export function shell(script: string, timeoutMs = COMMAND_TIMEOUT_MS): Promise<O
   return run(["bash", "-euo", "pipefail", "-c", script], timeoutMs);
 }
 
-/** Waits until the condition holds, looking ten times a second. */
-export async function eventually(what: string, condition: () => boolean | Promise<boolean>, timeoutMs = 60_000) {
+/** Waits until the condition holds, looking ten times a second unless told otherwise. */
+export async function eventually(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 60_000,
+  pollMs = 100,
+): Promise<void> {
   const end = performance.now() + timeoutMs;
   while (!(await condition())) {
     if (performance.now() > end) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }
 
@@ -175,13 +183,16 @@ export interface FioVerify {
   readonly blockSizes: string;
   /** Requests in flight. */
   readonly depth: number;
+  /** Of the order and the contents of what is written: the same every time where there is none. */
+  readonly seed?: number;
 }
 
 /** Writes the device in random order and verifies every block by its CRC-32C; a wrong byte is an Error. */
 export async function fioVerify(device: string, job: FioVerify): Promise<void> {
   const sizes = job.blockSizes.includes("/") ? "--bssplit" : "--bs";
   const fixed = ["--name=verify", "--ioengine=libaio", "--direct=1", "--rw=randwrite", "--verify=crc32c"];
-  const strict = ["--verify_fatal=1", "--verify_backlog=1024", "--randrepeat=1", "--group_reporting"];
+  const repeatable = job.seed === undefined ? "--randrepeat=1" : `--randseed=${job.seed}`;
+  const strict = ["--verify_fatal=1", "--verify_backlog=1024", repeatable, "--group_reporting"];
   const chosen = [
     `--filename=${device}`,
     `--size=${job.bytes}`,

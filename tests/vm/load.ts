@@ -1,0 +1,98 @@
+/**
+ * Load that goes on while something is done to what carries it, and what the kernel knows of a device at work.
+ *
+ * @module
+ */
+import { eventually, type FioVerify, fioVerify } from "./guest_tools.ts";
+
+/** Longer than anything that is not stuck waits, in milliseconds: requests wait for 100 s by default. */
+const STALL_MS = 110_000;
+
+/** fio on a device or file, one run after the other: each writes, reads back and compares. */
+export class VerifyingLoad {
+  /** How many runs have ended. */
+  runs = 0;
+  readonly #running: Promise<void>;
+  #error: Error | null = null;
+  #isStopping = false;
+
+  /** Begins. Where it is given no seed, each run has its own. */
+  constructor(path: string, job: FioVerify) {
+    this.#running = this.#run(path, job).catch((error) => {
+      this.#error = error;
+    });
+  }
+
+  /** Throws what fio has complained of, if it has. */
+  check(): void {
+    if (this.#error !== null) throw this.#error;
+  }
+
+  /** Lets the present run end, and throws what fio has complained of, if it has. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    await this.#running;
+    this.check();
+  }
+
+  async #run(path: string, job: FioVerify): Promise<void> {
+    while (!this.#isStopping) {
+      await fioVerify(path, { ...job, seed: job.seed ?? this.runs + 1 });
+      this.runs++;
+    }
+  }
+}
+
+/** How many reads, writes, discards and flushes of the device have ended since it is there. */
+export function completedRequests(device: string): number {
+  const words = Deno.readTextFileSync(`${blockFolder(device)}/stat`).trim().split(/ +/).map(Number);
+  // Documentation/block/stat.rst: reads, writes, discards and flushes are the first of each group.
+  return words[0] + words[4] + words[11] + words[15];
+}
+
+/** How many requests of the device its driver is working on. */
+export function requestsInFlight(device: string): number {
+  const words = Deno.readTextFileSync(`${blockFolder(device)}/inflight`).trim().split(/ +/).map(Number);
+  return words[0] + words[1];
+}
+
+/** How many requests the driver can work on at once, over all queues of the device. */
+export function requestsAtOnce(device: string): number {
+  const queues = [...Deno.readDirSync(`${blockFolder(device)}/mq`)];
+  const depths = queues.map(({ name }) => Number(Deno.readTextFileSync(`${blockFolder(device)}/mq/${name}/nr_tags`)));
+  return depths.reduce((sum, depth) => sum + depth, 0);
+}
+
+/** Waits until so many more requests have ended: in how many milliseconds, to the nearest 20. */
+export async function progress(device: string, requests: number, load?: VerifyingLoad): Promise<number> {
+  const started = performance.now();
+  const goal = completedRequests(device) + requests;
+  await eventually(
+    `${device} completes ${requests} requests`,
+    () => {
+      load?.check();
+      return completedRequests(device) >= goal;
+    },
+    STALL_MS,
+    20,
+  );
+  return Math.round(performance.now() - started);
+}
+
+/** Waits until the driver works on as many requests as it can. */
+export async function fullDepth(device: string, load?: VerifyingLoad): Promise<void> {
+  const depth = requestsAtOnce(device);
+  await eventually(
+    `${device} has ${depth} requests in flight`,
+    () => {
+      load?.check();
+      return requestsInFlight(device) >= depth;
+    },
+    STALL_MS,
+    2,
+  );
+}
+
+function blockFolder(device: string): string {
+  return `/sys/block/${device.replace("/dev/", "")}`;
+}
