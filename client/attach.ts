@@ -28,6 +28,8 @@ const log = logger("client");
 /** NBD clients that are just leaving are not in the way. */
 const LEAVING_CLIENTS_MS = 1000;
 const LEAVING_CLIENTS_POLL_MS = 50;
+/** The last flush may take as long as the exporter's disk does; whoever waits is told why after so long. */
+const SLOW_MS = 5000;
 
 /** What {@link attach} needs to know. It wipes the key: the lanes' threads have their own copies. */
 export interface AttachOptions extends RemoteAddress, SessionOptions {
@@ -219,9 +221,28 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
   const { promise: ended, resolve } = Promise.withResolvers<Error | null>();
   const { shape } = threads;
   const place = frontend.device ?? frontend.nbd;
-  let isLeaving = false;
+  /** The detaching that is under way, and whether somebody has asked to force it. */
+  let leaving: Promise<void> | null = null;
+  let isForced = false;
+  let isOver = false;
+  const leave = async (): Promise<void> => {
+    const isAway = await isAwayInPeace(threads, isForced, place);
+    let loss = await frontend.stop(isForced, isAway);
+    const waiting = setTimeout(() => sayThatItWaits(place), SLOW_MS);
+    if (!isAway) loss ??= await lastFlush(threads, isForced);
+    clearTimeout(waiting);
+    isOver = true;
+    await threads.leave();
+    if (loss === null || isForced) {
+      if (loss !== null) log.error("{loss}", { loss: `As it was forced: ${loss}` });
+      return resolve(null);
+    }
+    const failure = new LossFailure(`${place} is detached, but ${loss}`);
+    resolve(failure);
+    throw failure;
+  };
   threads.failed.then(async (error) => {
-    isLeaving = true;
+    isOver = true;
     if (frontend.abandon === null) {
       threads.end();
       const what = `A thread of the attachment has died (${messageOf(error)})`;
@@ -248,26 +269,20 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
       return { connected, cipher, digest, crypto: shape.provider, key, loop, lanes, inFlight, reconnecting, failure };
     },
     detach: async (force) => {
-      if (isLeaving) throw new Error(`${place} is being detached already`);
-      isLeaving = true;
-      let loss: string | null;
-      let isAway: boolean;
+      if (isOver || (leaving !== null && (!force || isForced))) throw new Error(`${place} is being detached already`);
+      if (leaving !== null) {
+        isForced = true;
+        // It may be waiting for an exporter that is out of reach; or it refuses, as somebody uses the disk.
+        await threads.orAbort(leaving, true).catch(() => {});
+        if (isOver) return;
+      }
+      isForced = force;
+      leaving = leave();
       try {
-        isAway = await isAwayInPeace(threads, force, place);
-        loss = await frontend.stop(force, isAway);
-      } catch (error) {
-        isLeaving = false;
-        throw error;
+        await leaving;
+      } finally {
+        leaving = null;
       }
-      if (!isAway) loss ??= await lastFlush(threads, force);
-      await threads.leave();
-      if (loss === null || force) {
-        if (loss !== null) log.error("{loss}", { loss: `As it was forced: ${loss}` });
-        return resolve(null);
-      }
-      const failure = new LossFailure(`${place} is detached, but ${loss}`);
-      resolve(failure);
-      throw failure;
     },
   };
 }
@@ -293,6 +308,12 @@ async function isAwayInPeace(threads: LaneThreads, force: boolean, place: string
     } (${reconnecting.reason}), and ${why}: it is ` +
       "detached once there is one and you ask again, or at once with --force: what is not yet flushed may then be lost",
   );
+}
+
+function sayThatItWaits(place: string | null): void {
+  log.warning("{text}", {
+    text: `${place} waits for the exporter to flush what was written: dst detach --force gives that up`,
+  });
 }
 
 /** Puts on stable storage what is not there yet; what may be lost, or null. */

@@ -281,6 +281,8 @@ class Crew {
   }
 
   abort(reason: string): void {
+    // What the lanes have to say of it is no news.
+    this.#isOver = true;
     // A thread that has died, or is leaving, has no connection to drop.
     for (const thread of this.#present()) thread.ask({ ask: "abort", reason }).catch(() => {});
   }
