@@ -11,6 +11,7 @@
  * | `error:read,write,every=100,count=2` | the 100th and the 200th READ or WRITE fail |
  * | `error:probability=0.01,seed=7` | one request in a hundred fails, repeatably |
  * | `volatile:64M` | a volatile write cache of 64 MiB |
+ * | `volatile:64M,through=0.5,seed=7` | the same, but half of what is written is on the disk at once, repeatably |
  *
  * Operations are `read`, `write`, `flush`, `discard`, `write-zeroes`, `cache` and `block-status`.
  *
@@ -68,7 +69,7 @@ const OPERATIONS = Math.max(...Object.values(OPERATION_NAMES)) + 1;
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * assert.deepEqual(parseLayer("volatile:64M"), { kind: "volatile", bytes: 64 * 1024 * 1024 });
+ * assert.deepEqual(parseLayer("volatile:64M"), { kind: "volatile", bytes: 64 * 1024 * 1024, through: 0, seed: 1 });
  * ```
  */
 export function parseLayer(text: string): LayerSpec {
@@ -139,14 +140,9 @@ function parseError(parts: string[]): ErrorSpec {
   for (const part of parts) {
     const [name, value] = splitOption(part);
     if (value === null) operations.push(operationNamed(name));
-    else if (options.has(name)) throw new RangeError(`${name} is given twice`);
-    else options.set(name, value);
+    else addOption(options, name, value);
   }
-  const take = (name: string, otherwise: string): string => {
-    const value = options.get(name) ?? otherwise;
-    options.delete(name);
-    return value;
-  };
+  const take = (name: string, otherwise: string) => takeOption(options, name, otherwise);
   const errnoName = take("errno", "EIO");
   if (!Object.hasOwn(Errno, errnoName)) throw new RangeError(`there is no errno "${errnoName}"`);
   const length = options.has("length") ? parseSize(take("length", "")) : Number.MAX_SAFE_INTEGER;
@@ -162,15 +158,45 @@ function parseError(parts: string[]): ErrorSpec {
     seed: parseWhole("seed", take("seed", "1"), 0),
     count: parseWhole("count", take("count", String(Number.MAX_SAFE_INTEGER)), 1),
   };
-  for (const name of options.keys()) throw new RangeError(`there is no option "${name}"`);
+  refuseOthers(options);
   return spec;
 }
 
-function parseVolatile(parts: string[]): VolatileSpec {
-  if (parts.length !== 1) throw new RangeError("it needs one size");
-  const bytes = parseSize(parts[0]);
+function parseVolatile([size, ...parts]: string[]): VolatileSpec {
+  const options = new Map<string, string>();
+  for (const part of parts) {
+    const [name, value] = splitOption(part);
+    if (value === null) throw new RangeError("it needs one size");
+    addOption(options, name, value);
+  }
+  if (size === undefined || size.includes("=")) throw new RangeError("it needs one size");
+  const bytes = parseSize(size);
   if (bytes === 0) throw new RangeError("its size must be more than 0");
-  return { kind: "volatile", bytes };
+  const spec: VolatileSpec = {
+    kind: "volatile",
+    bytes,
+    through: parseNumber("through", takeOption(options, "through", "0"), 0, 1),
+    seed: parseWhole("seed", takeOption(options, "seed", "1"), 0),
+  };
+  refuseOthers(options);
+  return spec;
+}
+
+function addOption(options: Map<string, string>, name: string, value: string): void {
+  if (options.has(name)) throw new RangeError(`${name} is given twice`);
+  options.set(name, value);
+}
+
+/** Takes an option out, or gives what holds without it. */
+function takeOption(options: Map<string, string>, name: string, otherwise: string): string {
+  const value = options.get(name) ?? otherwise;
+  options.delete(name);
+  return value;
+}
+
+/** Refuses what nobody has taken out. */
+function refuseOthers(options: Map<string, string>): void {
+  for (const name of options.keys()) throw new RangeError(`there is no option "${name}"`);
 }
 
 function splitOption(part: string): [string, string | null] {

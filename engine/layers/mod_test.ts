@@ -25,7 +25,9 @@ Deno.test("each layer's specification is read with its options", () => {
   });
   assert.deepEqual(structuredClone(error), error);
   assert.equal(parseLayer("error").kind, "error");
-  assert.deepEqual(parseLayer("volatile:1M"), { kind: "volatile", bytes: 1 << 20 });
+  assert.deepEqual(parseLayer("volatile:1M"), { kind: "volatile", bytes: 1 << 20, through: 0, seed: 1 });
+  const through = { kind: "volatile", bytes: 4096, through: 0.25, seed: 9 };
+  assert.deepEqual(parseLayer("volatile:4K,seed=9,through=0.25"), through);
 });
 
 Deno.test("a bad specification is refused with the whole text and the reason", () => {
@@ -49,6 +51,12 @@ Deno.test("a bad specification is refused with the whole text and the reason", (
     ["volatile", /one size/],
     ["volatile:1M,2M", /one size/],
     ["volatile:0", /more than 0/],
+    ["volatile:seed=1", /one size/],
+    ["volatile:", /Cannot read the size/],
+    ["volatile:1M,through=2", /from 0 to 1/],
+    ["volatile:1M,seed=1.5", /whole number/],
+    ["volatile:1M,seed=1,seed=2", /given twice/],
+    ["volatile:1M,after=3", /no option "after"/],
   ];
   for (const [text, reason] of cases) {
     assert.throws(() => parseLayer(text), (error) => {

@@ -6,14 +6,19 @@
 import { Errno } from "../../ffi/errno.ts";
 import type { BlockClient, BlockDevice, Geometry } from "../block.ts";
 import { EXTENT_BYTES, Operation, PENDING, RequestFlag } from "../block.ts";
+import { Random } from "../random.ts";
 import { SLOT_PAYLOAD_BYTES, type Slots } from "../slots.ts";
 import { MutationLog } from "./mutation_log.ts";
 
-/** How large the cache is. */
+/** How large the cache is, and what it does not keep. */
 export interface VolatileSpec {
   readonly kind: "volatile";
   /** Room for written data, in bytes; rounded up to whole slots. */
   readonly bytes: number;
+  /** The share of mutations that are on the disk when they are acknowledged, 0 to 1, as a cache writes back when it likes. */
+  readonly through: number;
+  /** Of the choice which. */
+  readonly seed: number;
 }
 
 /** How many slots the layer reserves for itself: its room, and one to write back from. */
@@ -44,6 +49,11 @@ export class VolatileLayer implements BlockDevice, BlockClient {
   readonly #workSlot: number;
   readonly #operations: Uint8Array;
   readonly #flags: Uint8Array;
+  /** 1: a mutation that is not to be kept. */
+  readonly #goesThrough: Uint8Array;
+  /** By which share of them. */
+  readonly #through: number;
+  readonly #random: Random;
   readonly #clients: (BlockClient | null)[];
   /** For a BLOCK_STATUS answered here, its extent bytes; 0 when the disk below has answered. */
   readonly #extentBytes: Uint32Array;
@@ -78,6 +88,9 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     this.#log = new MutationLog(slots, reserved.slice(0, -1), Math.max(512, lower.geometry.logicalBlock));
     this.#operations = new Uint8Array(slots.count);
     this.#flags = new Uint8Array(slots.count);
+    this.#goesThrough = new Uint8Array(slots.count);
+    this.#through = spec.through;
+    this.#random = new Random(spec.seed);
     this.#clients = new Array<BlockClient | null>(slots.count).fill(null);
     this.#extentBytes = new Uint32Array(slots.count);
     this.#next = new Int32Array(slots.count).fill(NONE);
@@ -92,6 +105,7 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     this.#operations[slot] = operation;
     this.#flags[slot] = flags;
     this.#clients[slot] = client;
+    this.#goesThrough[slot] = this.#random.next() < this.#through ? 1 : 0;
     if (this.#waitingHead === NONE && this.#drainUntil <= this.#log.first) {
       const status = this.#admit(slot);
       if (status !== BLOCKED) return status;
@@ -195,7 +209,8 @@ export class VolatileLayer implements BlockDevice, BlockClient {
       case Operation.DISCARD:
       case Operation.WRITE_ZEROES:
         if ((flags & RequestFlag.FAST_ZERO) !== 0 && !this.geometry.fastZero) return -Errno.EOPNOTSUPP;
-        return fua ? this.#admitFua(slot) : this.#cache(slot);
+        if (fua && this.#failure !== 0) return this.#failure;
+        return fua || this.#goesThrough[slot] === 1 ? this.#writeThrough(slot) : this.#cache(slot);
       case Operation.FLUSH:
         if (this.#failure !== 0) return this.#failure;
         return this.#drain(this.#log.end) ? BLOCKED : this.#below(slot);
@@ -213,8 +228,7 @@ export class VolatileLayer implements BlockDevice, BlockClient {
     return true;
   }
 
-  #admitFua(slot: number): number {
-    if (this.#failure !== 0) return this.#failure;
+  #writeThrough(slot: number): number {
     const overlapEnd = this.#log.overlapEnd(this.#slots.offset[slot], this.#slots.length[slot]);
     return this.#drain(overlapEnd) ? BLOCKED : this.#below(slot);
   }

@@ -15,9 +15,9 @@ class Bench {
   readonly told = new Told();
   readonly layer: VolatileLayer;
 
-  constructor(cacheBytes = 1 << 20) {
+  constructor(cacheBytes = 1 << 20, through = 0, seed = 1) {
     this.disk = new TestDisk(this.slots, SIZE);
-    this.layer = new VolatileLayer({ kind: "volatile", bytes: cacheBytes }, this.disk, this.slots);
+    this.layer = new VolatileLayer({ kind: "volatile", bytes: cacheBytes, through, seed }, this.disk, this.slots);
   }
 
   submit(nth: number, operation: number, offset = 0, length = 0, flags = 0): number {
@@ -38,6 +38,14 @@ class Bench {
   read(offset: number, length: number): Uint8Array {
     assert.equal(this.submit(3, Operation.READ, offset, length), 0);
     return this.payload(3, length);
+  }
+}
+
+/** A seed by which the requests that follow go through, or do not, at a share of one half. */
+function seedOf(...choices: boolean[]): number {
+  for (let seed = 0;; seed++) {
+    const random = new Random(seed);
+    if (choices.every((goesThrough) => random.next() < 0.5 === goesThrough)) return seed;
   }
 }
 
@@ -100,7 +108,7 @@ Deno.test("cached zeroes are read as zeroes, and a discard leaves what was there
 Deno.test("FAST_ZERO is refused where the disk below cannot do it", () => {
   const slots = makeSlots(4);
   const disk = new TestDisk(slots, SIZE, { fastZero: false });
-  const layer = new VolatileLayer({ kind: "volatile", bytes: 1 }, disk, slots);
+  const layer = new VolatileLayer({ kind: "volatile", bytes: 1, through: 0, seed: 1 }, disk, slots);
   assert.equal(
     ask(layer, slots, 0, Operation.WRITE_ZEROES, 0, 512, RequestFlag.FAST_ZERO, new Told()),
     -Errno.EOPNOTSUPP,
@@ -178,9 +186,42 @@ Deno.test("empty requests succeed, and the reserved slots are given back", () =>
   assert.equal(bench.disk.closed, true);
   const few = makeSlots(2);
   assert.throws(
-    () => new VolatileLayer({ kind: "volatile", bytes: 1 << 20 }, new TestDisk(few, SIZE), few),
+    () => new VolatileLayer({ kind: "volatile", bytes: 1 << 20, through: 0, seed: 1 }, new TestDisk(few, SIZE), few),
     /Cannot make a volatile cache/,
   );
+});
+
+Deno.test("a share of the mutations, by a seed, is on the disk at once, and the others are lost", () => {
+  const survivors = (through: number, seed: number) => {
+    const bench = new Bench(1 << 20, through, seed);
+    for (let i = 0; i < 200; i++) assert.equal(bench.write(i * 512, 512, 1 + i), 0);
+    assert.equal(bench.submit(0, Operation.WRITE_ZEROES, 512, 0), 0);
+    const before = bench.read(0, 200 * 512);
+    for (let i = 0; i < 200; i++) assert.equal(before[i * 512], 1 + i, "nobody can tell which are which");
+    bench.layer.lose(null);
+    const after = bench.read(0, 200 * 512);
+    return Array.from({ length: 200 }, (_, i) => i).filter((i) => after[i * 512] !== 0);
+  };
+  assert.equal(survivors(0, 7).length, 0);
+  assert.equal(survivors(1, 7).length, 200);
+  const half = survivors(0.5, 7);
+  assert(half.length > 60 && half.length < 140, `${half.length} of 200 have survived`);
+  assert.deepEqual(survivors(0.5, 7), half);
+  assert.notDeepEqual(survivors(0.5, 8), half);
+});
+
+Deno.test("what goes through goes after what it overlaps, and does not fail for what failed before", () => {
+  const bench = new Bench(1 << 20, 0.5, seedOf(false, false, true, false, true));
+  bench.write(0, 1024, 1);
+  bench.write(4096, 512, 2);
+  assert.equal(bench.write(512, 512, 3), 0);
+  assert.deepEqual(bench.disk.asked, ["WRITE 0+1024 0", "WRITE 512+512 0"]);
+  bench.disk.failure = -Errno.EIO;
+  assert.equal(bench.submit(0, Operation.FLUSH), -Errno.EIO);
+  bench.disk.failure = 0;
+  assert.equal(bench.write(512, 512, 4), 0);
+  assert.deepEqual(bench.disk.asked.slice(3), ["WRITE 512+512 0"]);
+  assert.equal(bench.submit(0, Operation.FLUSH), -Errno.EIO);
 });
 
 Deno.test("lost with a seed, each sector is one that was written since the last FLUSH, or the flushed one", () => {
