@@ -190,7 +190,7 @@ export class RecoveryKeeper {
   /** The device is gone: there is nothing to recover. */
   remove(): void {
     removeIfThere(this.#runtime.recoveryPath(this.#id));
-    removeIfThere(lockPath(this.#runtime, this.#id));
+    removeIfThere(this.#runtime.recoveryLockPath(this.#id));
     this.release();
   }
 
@@ -263,13 +263,9 @@ function readFile(path: string): v.InferOutput<typeof FileSchema> {
   throw new Failure(`the record ${path} makes no sense at ${v.getDotPath(issue) ?? "its beginning"}: ${issue.message}`);
 }
 
-function lockPath(runtime: RuntimeDirectory, id: string): string {
-  return runtime.recoveryPath(id).replace(/json$/, "lock");
-}
-
 /** The descriptor that holds the lock. The kernel gives it back when the process ends, however that happens. */
 function lock(runtime: RuntimeDirectory, id: string): number {
-  const path = lockPath(runtime, id);
+  const path = runtime.recoveryLockPath(id);
   for (;;) {
     const fd = open(path, OpenFlag.READ_WRITE | OpenFlag.CREATE, 0o600);
     if (fd < 0) throw new SystemError(`open ${path}`, fd);

@@ -125,6 +125,11 @@ export class RuntimeDirectory {
     return `${this.path}/${fileName("recovery", id)}.json`;
   }
 
+  /** What whoever writes there holds locked. */
+  recoveryLockPath(id: string): string {
+    return `${this.path}/${fileName("recovery", id)}.lock`;
+  }
+
   /**
    * The attachments whose daemon is gone, though nobody has detached them: their devices wait for another daemon. Sorted
    * by id. The records of devices that are gone too are removed.
@@ -137,7 +142,10 @@ export class RuntimeDirectory {
       if (record === null || isRunning(record)) continue;
       if (record.bootId === bootId() && isThere(record.attachment?.device?.replace("ublkb", "ublkc"))) {
         records.push(record);
-      } else removeIfThere(this.recoveryPath(record.id));
+      } else {
+        removeIfThere(this.recoveryPath(record.id));
+        removeIfThere(this.recoveryLockPath(record.id));
+      }
     }
     return records.sort((a, b) => a.id.localeCompare(b.id, "en", { numeric: true }));
   }

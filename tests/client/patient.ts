@@ -7,7 +7,15 @@ import assert from "node:assert/strict";
 import { Connector } from "../../client/connector.ts";
 import { LEDGER_BYTES } from "../../client/ledger.ts";
 import { makeLocalEngine } from "../../client/local_engine.ts";
-import { joinLane, type OpenedSession, type OpenOptions, openSession, type Surroundings } from "../../client/open.ts";
+import {
+  joinLane,
+  type OpenedSession,
+  type OpenOptions,
+  openSession,
+  type RecoveredSession,
+  recoverLane,
+  type Surroundings,
+} from "../../client/open.ts";
 import { overlapBytes } from "../../client/overlap.ts";
 import type { Patience } from "../../client/patience.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
@@ -31,7 +39,8 @@ export const PATIENCE: Patience = {
 
 /** What the lanes of one session share. */
 export class SharedSession {
-  readonly id = crypto.getRandomValues(new Uint8Array(16));
+  constructor(readonly id = crypto.getRandomValues(new Uint8Array(16))) {}
+
   readonly ledger = new SharedArrayBuffer(LEDGER_BYTES);
   readonly overlaps = { memory: new SharedArrayBuffer(overlapBytes(4 * 2 * SLOTS)), slotsOfLane: 2 * SLOTS };
 }
@@ -64,10 +73,13 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
       lane?: number;
       shared?: SharedSession;
       readOnly?: boolean;
+      /** The session is that of a process that is gone. */
+      recovered?: RecoveredSession;
     } = {},
     around?: Surroundings,
   ): Promise<PatientLane> {
     const opened = new PatientLane();
+    const { random } = Math;
     const { patience = {}, depth = 8, lane = 0, shared = new SharedSession(), readOnly = false } = options;
     const open: OpenOptions & { session: Uint8Array } = {
       target: { where: `127.0.0.1:${port}`, addresses: [local(port)], ciphers: [Cipher.NONE], digests: [Digest.XXH64] },
@@ -88,7 +100,18 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
         resolve();
       };
       const failed = (reason: string) => reject(new Error(reason));
-      if (lane === 0) openSession(opened.#connector, open, opened, done, failed, around);
+      if (options.recovered !== undefined) {
+        const { recovered } = options;
+        const session = recoverLane(
+          opened.#connector,
+          open,
+          lane,
+          recovered,
+          opened,
+          around ?? { lookup: null, random },
+        );
+        done({ session, ...recovered });
+      } else if (lane === 0) openSession(opened.#connector, open, opened, done, failed, around);
       else joinLane(opened.#connector, open, lane, opened, done, failed, around);
     });
     return opened;
