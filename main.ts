@@ -37,6 +37,11 @@ const COMMANDS: readonly Entry[] = [
     },
   },
   {
+    name: "set",
+    summary: "change how patient an attachment is",
+    load: async () => (await import("./client/command_set.ts")).command,
+  },
+  {
     name: "status",
     summary: "show what is attached and exported here",
     load: async () => (await import("./engine/control/command_status.ts")).statusCommand,

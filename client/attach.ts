@@ -19,6 +19,7 @@ import { LaneThreads, type Reconnecting } from "./lane_threads.ts";
 import { isAddress, lookUp, nameOfRemote, resolveTarget } from "./open.ts";
 import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 import type { Patience } from "./patience.ts";
+import { changedPatience, type ShownPatience, shownPatience } from "./settings.ts";
 import { serveUblk } from "./ublk_attachment.ts";
 import { sleep, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
@@ -60,6 +61,8 @@ export interface AttachmentStatus {
   readonly loop: "uring" | "poll";
   /** How many lanes the exporter has granted. */
   readonly lanes: number;
+  /** How patient it is. */
+  readonly patience: ShownPatience;
   /** Requests that have not ended. */
   readonly inFlight: number;
   /** Where lanes have no connection and are coming back; else null. */
@@ -80,6 +83,14 @@ export interface RunningAttachment {
   readonly size: number;
   readonly readOnly: boolean;
   status(): Promise<AttachmentStatus>;
+  /**
+   * Changes how patient it is, at once and on all lanes.
+   *
+   * @param change as JSON: those of {@link ShownPatience} that are to change
+   * @returns what counts now
+   * @throws {Failure} when that makes no sense: then nothing has changed
+   */
+  set(change: unknown): Promise<ShownPatience>;
   /**
    * Drains and detaches. With `force` also while the device is in use: what was not yet written is then lost.
    *
@@ -266,7 +277,13 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
       const { count: lanes, loop, failure } = threads;
       const cipher = cipherName(shape.cipher);
       const digest = digestName(shape.digest);
-      return { connected, cipher, digest, crypto: shape.provider, key, loop, lanes, inFlight, reconnecting, failure };
+      const patience = shownPatience(threads.patience);
+      const channel = { cipher, digest, crypto: shape.provider, key, loop, lanes };
+      return { connected, ...channel, patience, inFlight, reconnecting, failure };
+    },
+    set: async (change) => {
+      await threads.setPatience(changedPatience(change, threads.patience));
+      return shownPatience(threads.patience);
     },
     detach: async (force) => {
       if (isOver || (leaving !== null && (!force || isForced))) throw new Error(`${place} is being detached already`);

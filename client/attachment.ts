@@ -15,6 +15,7 @@ import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
 import { joinLane, type OpenedSession, type Opening, openSession, recoverLane, type Surroundings } from "./open.ts";
+import type { Patience } from "./patience.ts";
 import type { ClientSession, SessionOwner } from "./session.ts";
 import { UblkFrontend } from "./ublk_frontend.ts";
 
@@ -95,6 +96,8 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
         return;
       case "flush":
         return this.#flush(reply);
+      case "setPatience":
+        return this.#setPatience(question.patience, reply);
       case "hurry":
         this.#session?.hurry();
         return reply.answer();
@@ -237,6 +240,15 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     if (error !== 0) this.#log("error", `The ublk driver ended the device: ${errnoMessage(error)}`);
     this.#awaitingQueue?.answer();
     this.#awaitingQueue = null;
+  }
+
+  #setPatience(patience: Patience, reply: Reply): void {
+    const present = this.#context.init.open.patience;
+    if (present === undefined) return reply.refuse("the session ends with its connection");
+    // The very object that everything in this thread looks at.
+    Object.assign(present, patience);
+    this.#session?.patienceChanged();
+    reply.answer();
   }
 
   #flush(reply: Reply): void {

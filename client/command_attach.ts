@@ -139,6 +139,7 @@ function daemonOf(attachment: RunningAttachment, remote: string, recovered: bool
     }],
     farewell: { json: { event: "detached", id: attachment.id, ...where }, text: `${place} is detached` },
     status: () => attachment.status(),
+    set: (settings) => attachment.set(settings),
     leave: async (force) => {
       await attachment.detach(force);
       resolve(null);

@@ -13,7 +13,7 @@ import { CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { parseDuration } from "../engine/duration.ts";
 import type { LoopChoice } from "../engine/thread.ts";
 import { DEPTH_MAX, LANES_MAX } from "../protocol/limits.ts";
-import { objectionToPatience, PATIENCE, type Patience, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
+import { objectionToPatience, type Patience, patienceOf, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
 
 /** What the file says of one attachment; what it does not say is undefined. */
 export interface ClientSettings extends Partial<Patience> {
@@ -141,17 +141,6 @@ export class ClientConfig {
       throw settings.refuse(settings.deadMs === undefined ? "ping_interval" : "dead_after", objection);
     }
   }
-}
-
-/** How patient an attachment is by a file, or by what somebody asks for, and by default. */
-export function patienceOf(asked: Partial<Patience>, otherwise: Patience = PATIENCE): Patience {
-  return {
-    resendMs: asked.resendMs ?? otherwise.resendMs,
-    resends: asked.resends ?? otherwise.resends,
-    connectMs: asked.connectMs ?? otherwise.connectMs,
-    pingIdleMs: asked.pingIdleMs ?? otherwise.pingIdleMs,
-    deadMs: asked.deadMs ?? otherwise.deadMs,
-  };
 }
 
 /**

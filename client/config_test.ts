@@ -4,9 +4,9 @@ import { parseArguments } from "../engine/control/arguments.ts";
 import { makeKey, writeKeyFile } from "../engine/control/key_file.ts";
 import { TomlFile } from "../engine/control/toml_file.ts";
 import { command } from "./command_attach.ts";
-import { ClientConfig, type ClientSettings, NO_SETTINGS, patienceOf, readClientConfig } from "./config.ts";
+import { ClientConfig, type ClientSettings, NO_SETTINGS, readClientConfig } from "./config.ts";
 import { forgetKey, patienceOptions, sessionOptions } from "./options.ts";
-import { PATIENCE } from "./patience.ts";
+import { PATIENCE, patienceOf } from "./patience.ts";
 
 function settingsOf(content: string, remote = "server/disk", path = "c.toml"): ClientSettings {
   return new ClientConfig(new TomlFile(content, path)).settingsOf(parseRemote(remote));

@@ -94,8 +94,13 @@ export class LaneIo {
       controlAt: this.#codecAt + CODEC_SCRATCH_BYTES,
       payloadBytes: grant.payloadBytes,
       logicalBlock: grant.logicalBlock,
-      pingIdleMs: patience === null ? undefined : pingMs(patience),
-      deadMs: patience === null ? undefined : lastsMs(patience),
+      // Looked at each time, as they change while the lane lives.
+      get pingIdleMs() {
+        return patience === null ? undefined : pingMs(patience);
+      },
+      get deadMs() {
+        return patience === null ? undefined : lastsMs(patience);
+      },
     }, this.#host);
     this.#slotOf = new Int32Array(grant.slots).fill(NONE);
     this.#askedMs = new Float64Array(grant.slots);

@@ -17,6 +17,7 @@ import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState
 import type { OpenOptions, RecoveredSession } from "./open.ts";
 import { Outage } from "./outage.ts";
 import { overlapBytes } from "./overlap.ts";
+import type { Patience } from "./patience.ts";
 import { sleep } from "./ublk_device.ts";
 
 const log = logger("client");
@@ -28,7 +29,7 @@ const SPARE_SLOTS = 8;
 
 /** What is opened, and what it is served by. */
 export interface LaneOptions {
-  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps">;
+  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps"> & { readonly patience: Patience };
   /** Looks the exporter's name up, and never rejects; null where it was named by its address. */
   readonly lookUp: (() => Promise<SocketAddress[]>) | null;
   /** How many lanes are wished for. */
@@ -123,7 +124,20 @@ export class LaneThreads {
     return this.#crew.ledger.isLost;
   }
 
-  /** Has a function called when {@link grant} or {@link failure} may have changed. */
+  /** How patient they are. */
+  get patience(): Patience {
+    return this.#crew.patience;
+  }
+
+  /** Makes all of them so patient, at once; what waits already is judged by it. */
+  async setPatience(patience: Patience): Promise<void> {
+    // Before they are asked: whoever changes something else of it meanwhile changes this.
+    this.#crew.patience = patience;
+    this.#crew.changed();
+    await this.askAll(() => ({ ask: "setPatience", patience }));
+  }
+
+  /** Has a function called when {@link grant}, {@link failure} or {@link patience} may have changed. */
   onChange(changed: () => void): void {
     this.#crew.changed = changed;
     changed();
@@ -225,6 +239,7 @@ class Crew {
   readonly session: Uint8Array;
   failure: string | null = null;
   grant: Grant | null = null;
+  patience: Patience;
   changed: () => void = () => {};
   readonly #outage = new Outage();
   readonly #options: LaneOptions;
@@ -246,6 +261,7 @@ class Crew {
     this.#options = options;
     this.#open = { ...open, session, lanes, ledger, overlaps };
     this.session = session;
+    this.patience = open.patience;
     this.ledger = new MutationLedger(ledger);
     if (recovered !== null) this.#inherit(recovered.grant, recovered.failure);
   }

@@ -8,6 +8,7 @@ import type { Provider } from "../engine/cryptography.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import type { Grant } from "../protocol/grant.ts";
 import type { OpenOptions, RecoveredSession } from "./open.ts";
+import type { Patience } from "./patience.ts";
 import type { Away } from "./session.ts";
 
 /** What a lane's thread starts with. */
@@ -73,6 +74,8 @@ export type AttachQuestion =
   | { readonly ask: "queueEnd" }
   /** Everything that was acknowledged on any lane is put on stable storage. */
   | { readonly ask: "flush" }
+  /** Be so patient from now on: what waits is judged by it at once. */
+  | { readonly ask: "setPatience"; readonly patience: Patience }
   /** Another lane has a connection again: if this one has none, now is the time to try. */
   | { readonly ask: "hurry" }
   /** What the exporter's name stands for now: the answer to `lookUp`. None where that is not known. */

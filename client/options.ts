@@ -11,8 +11,8 @@ import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/c
 import { formatDuration, parseDuration } from "../engine/duration.ts";
 import type { LoopChoice } from "../engine/thread.ts";
 import { DEPTH_MAX } from "../protocol/limits.ts";
-import { type ClientSettings, NO_SETTINGS, patienceOf } from "./config.ts";
-import { objectionToPatience, PATIENCE, type Patience, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
+import { type ClientSettings, NO_SETTINGS } from "./config.ts";
+import { objectionToPatience, PATIENCE, type Patience, patienceOf, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
 
 /** What ublk's own tools take; deep enough that a round trip of a millisecond does not limit a fast disk. */
 const DEPTH_DEFAULT = 128;

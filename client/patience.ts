@@ -36,6 +36,17 @@ export interface Patience {
  */
 export const PATIENCE: Patience = { resendMs: 5000, resends: 20, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 };
 
+/** How patient an attachment is by what somebody asks for, and otherwise. */
+export function patienceOf(asked: Partial<Patience>, otherwise: Patience = PATIENCE): Patience {
+  return {
+    resendMs: asked.resendMs ?? otherwise.resendMs,
+    resends: asked.resends ?? otherwise.resends,
+    connectMs: asked.connectMs ?? otherwise.connectMs,
+    pingIdleMs: asked.pingIdleMs ?? otherwise.pingIdleMs,
+    deadMs: asked.deadMs ?? otherwise.deadMs,
+  };
+}
+
 /** What of it does not go together, for people, without a capital or a full stop; null where all does. */
 export function objectionToPatience({ pingIdleMs, deadMs }: Patience): string | null {
   if (deadMs > pingIdleMs) return null;

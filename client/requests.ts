@@ -55,8 +55,8 @@ export class Requests implements TimerHandler {
   readonly #slots: Slots;
   readonly #ledger: MutationLedger;
   readonly #overlaps: Overlaps;
-  /** How long a request lives without life, and how many connections of which nothing comes. */
-  readonly #limits: { readonly windowMs: number; readonly tries: number };
+  /** How long a request lives without life, and how many connections of which nothing comes; null: for ever. */
+  readonly #patience: Patience | null;
   readonly #transactions: Transactions;
   #isPolling = false;
   #pollMs = POLL_MS_MIN;
@@ -78,9 +78,7 @@ export class Requests implements TimerHandler {
     this.#slots = engine.slots;
     this.#ledger = ledger;
     this.#overlaps = options.overlaps ?? new OverlapTable(new SharedArrayBuffer(overlapBytes(count)), 0);
-    this.#limits = patience === null
-      ? { windowMs: Infinity, tries: Infinity }
-      : { windowMs: windowMs(patience), tries: patience.resends };
+    this.#patience = patience;
     this.grant = grant;
     this.geometry = geometryOf(grant);
     this.#transactions = new Transactions(count);
@@ -229,7 +227,7 @@ export class Requests implements TimerHandler {
     else if (this.#fencingMs === Infinity) this.#fencingMs = now;
     if (transactions.count === 0 || (this.isOpen && !isFencing)) return 0;
     const holdsSent = isFencing && this.#holdsResends;
-    const slots = transactions.expired(now, lifeMs, this.#limits, this.#fencingMs, holdsSent);
+    const slots = transactions.expired(now, lifeMs, this.#limits(), this.#fencingMs, holdsSent);
     if (slots.length === 0) return 0;
     if (!this.#owesFence && slots.some((slot) => transactions.stateOf(slot) === TransactionState.SENT)) {
       // Before what overlaps them may be sent, on whichever lane.
@@ -240,6 +238,13 @@ export class Requests implements TimerHandler {
     this.#unblock();
     this.#startReady();
     return slots.length;
+  }
+
+  /** How long one lives, and of how many connections nothing may come; as the patience is at the moment. */
+  #limits(): { windowMs: number; tries: number } {
+    const patience = this.#patience;
+    if (patience === null) return { windowMs: Infinity, tries: Infinity };
+    return { windowMs: windowMs(patience), tries: patience.resends };
   }
 
   /** Fails all of them, now and from now on. Each is forgotten before its client hears of it. */

@@ -38,8 +38,8 @@ const STALLED_MS = 200;
 
 /** Of a message sent from the transmit area, and of the others. */
 const Token = { OTHER: 0, AREA: 1 } as const;
-/** What a timer is for. */
-const Timer = { TICK: 0, CLOSE: 1 } as const;
+/** What a timer is for; all tags from TICK on are for looking after the lane, and one of them counts. */
+const Timer = { CLOSE: 0, TICK: 1 } as const;
 
 /** Who is told what becomes of a session. */
 export interface SessionOwner {
@@ -109,9 +109,9 @@ export class ClientSession
   readonly #requests: Requests;
   readonly #io: LaneIo;
   readonly #task = new Task(() => this.#goOn());
-  readonly #tickMs: number;
   #stream: Stream | null = null;
   #isTicking = false;
+  #tickTag: number = Timer.TICK;
   #isFenced = false;
   #isEnding = false;
   /** Why this side has dropped the connection, or null. */
@@ -155,7 +155,6 @@ export class ClientSession
     this.#laneNumber = place.lane;
     this.#patience = patience;
     this.#reconnector = plan === null ? null : new Reconnector(plan, this);
-    this.#tickMs = patience === null ? TICK_MS : Math.max(1, Math.min(TICK_MS, patience.resendMs / TICKS));
     this.#requests = new Requests(engine, { ...place, patience, controlSlot: controlSlots[0] }, grant, this);
     this.#io = this.#requests.io;
     this.geometry = this.#requests.geometry;
@@ -257,6 +256,14 @@ export class ClientSession
     this.#isAborted = true;
     if (this.#stream !== null) this.#drop(reason);
     else if (this.#awayMs >= 0) this.#end({ errno: -Errno.EIO, reason });
+  }
+
+  /** The patience of its plan is another one now: what waits is judged by it at once. */
+  patienceChanged(): void {
+    // The timer that runs may be set for long after what is due now.
+    this.#tickTag++;
+    this.#isTicking = false;
+    this.#tick();
   }
 
   /** Makes the next try to connect now, if the lane is away: another lane has found its way. */
@@ -387,11 +394,11 @@ export class ClientSession
   }
 
   expire(tag: number): void {
-    if (tag === Timer.TICK) {
+    if (tag === Timer.CLOSE) {
+      if (this.#onLeft !== null) this.#stream?.close();
+    } else if (tag === this.#tickTag) {
       this.#isTicking = false;
       this.#tick();
-    } else if (this.#onLeft !== null) {
-      this.#stream?.close();
     }
   }
 
@@ -430,7 +437,8 @@ export class ClientSession
   #tick(): void {
     if (this.#isTicking || this.#requests.failure !== 0) return;
     const { now, timers } = this.#engine;
-    let waitMs = this.#tickMs;
+    let waitMs = TICK_MS;
+    if (this.#patience !== null) waitMs = Math.max(1, Math.min(TICK_MS, this.#patience.resendMs / TICKS));
     if (this.#stream !== null) {
       // First, since what asks after a request asks for life, too.
       if (this.#patience !== null) this.#io.askAfter(now, this.#patience.resendMs);
@@ -442,7 +450,7 @@ export class ClientSession
     }
     this.#expireOld();
     this.#isTicking = true;
-    timers.schedule(this, Timer.TICK, now + waitMs);
+    timers.schedule(this, this.#tickTag, now + waitMs);
   }
 
   #expireOld(): void {

@@ -152,6 +152,7 @@ function beginRecord(
 
 /** What was lost stays lost, whoever serves; and an epoch counts once nothing of the one before is at stake. */
 function keepUpToDate(keeper: RecoveryKeeper, threads: LaneThreads): void {
+  keeper.update({ patience: recordedPatience(threads.patience) });
   if (threads.isLost) keeper.update({ failure: threads.failure ?? "what was written last and not flushed is lost" });
   else if (threads.grant !== null) keeper.update({ grant: recordedGrant(threads.grant) });
 }

@@ -44,3 +44,14 @@ export function formatDuration(ms: number): string {
   if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`;
   return `${Math.round(ms / 360_000) / 10} h`;
 }
+
+/**
+ * Writes a duration exactly, as {@link parseDuration} reads it.
+ *
+ * @param ms a whole number, 1 or more
+ * @returns for example `250ms`, `5s`, `2m`
+ */
+export function writeDuration(ms: number): string {
+  const unit = ["h", "m", "s"].find((name) => ms % UNIT_MS[name] === 0) ?? "ms";
+  return `${ms / UNIT_MS[unit]}${unit}`;
+}

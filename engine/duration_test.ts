@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { formatDuration, parseDuration } from "./duration.ts";
+import { formatDuration, parseDuration, writeDuration } from "./duration.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -41,4 +41,12 @@ Deno.test("a duration is written with what matters of it", () => {
     [DAY_MS * 1.5, "36 h"],
   ];
   for (const [ms, text] of texts) assert.equal(formatDuration(ms), text);
+});
+
+Deno.test("a duration is written so that it can be read again", () => {
+  const texts: [number, string][] = [[1, "1ms"], [1500, "1500ms"], [5000, "5s"], [90_000, "90s"], [120_000, "2m"]];
+  for (const [ms, text] of [...texts, [DAY_MS, "24h"] as const]) {
+    assert.equal(writeDuration(ms), text);
+    assert.equal(parseDuration(text, DAY_MS), ms);
+  }
 });

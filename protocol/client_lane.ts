@@ -6,13 +6,13 @@
  * @module
  */
 import { assert } from "./assert.ts";
-import { ClientPing } from "./client_ping.ts";
+import { ClientPing, type Liveness } from "./client_ping.ts";
 import { type FrameCodec, MORE } from "./codec.ts";
 import { type Memory, type StreamConsumer, Verdict } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
 import { CONTROL_FRAMES, FrameSender, type FrameSenderHost, NO_SLOT, type TransmitRoom } from "./frame_sender.ts";
-import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX, PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
+import { DEPTH_MAX, LANES_MAX, PAYLOAD_BYTES_MAX } from "./limits.ts";
 import { EXTENT_BYTES, ExtentFlag, Operation } from "./request.ts";
 import { errnoOfStatus, Status } from "./status.ts";
 import { TurnBudget } from "./turn_budget.ts";
@@ -40,7 +40,7 @@ import {
 export const CLIENT_LANE_CONTROL_BYTES = CONTROL_FRAMES * PREFIX_BYTES_MAX;
 
 /** What a lane was granted, and where its memory is. */
-export interface ClientLaneOptions {
+export interface ClientLaneOptions extends Liveness {
   /** Its number in the session. */
   readonly lane: number;
   /** How many slots it has. */
@@ -53,10 +53,6 @@ export interface ClientLaneOptions {
   readonly payloadBytes?: number;
   /** In bytes; what BLOCK_STATUS describes is at least one. Without it 1. */
   readonly logicalBlock?: number;
-  /** After this long without a byte from the exporter it is pinged. */
-  readonly pingIdleMs?: number;
-  /** After this long without a byte from the exporter it counts as dead. */
-  readonly deadMs?: number;
 }
 
 /** Whom a {@link ClientLane} tells what came. From within each call the next request may be made. */
@@ -141,8 +137,7 @@ export class ClientLane implements StreamConsumer {
     this.#logicalBlock = options.logicalBlock ?? 1;
     this.#ping = new ClientPing(
       options.depth,
-      options.pingIdleMs ?? PING_IDLE_MS,
-      options.deadMs ?? PEER_DEAD_MS,
+      options,
       (type, flags, slot, sequence, offset) => this.#control(type, flags, slot, sequence, offset),
     );
     this.#sender = new FrameSender(memory, options.depth, host);

@@ -7,6 +7,7 @@
 import type { Memory } from "./consumer.ts";
 import { Field, hasOnly } from "./control_frame.ts";
 import { ProtocolError } from "./error.ts";
+import { PEER_DEAD_MS, PING_IDLE_MS } from "./limits.ts";
 import {
   FLAG_PROBE,
   frameFlags,
@@ -18,6 +19,14 @@ import {
   ProbeState,
 } from "./wire.ts";
 
+/** When an exporter's silence is something to do with. */
+export interface Liveness {
+  /** After this long without a byte from the exporter it is pinged; PING_IDLE_MS where it is left out. */
+  readonly pingIdleMs?: number;
+  /** After this long without a byte from the exporter it counts as dead; PEER_DEAD_MS where it is left out. */
+  readonly deadMs?: number;
+}
+
 /** The pings of one lane of a client. */
 export class ClientPing {
   /** The slot that the ping answered last asked about, or -1; what became of its request is {@link probeState}. */
@@ -26,8 +35,7 @@ export class ClientPing {
   answeredSequence = 0;
   /** A `ProbeState`. */
   probeState: number = ProbeState.UNKNOWN;
-  readonly #idleMs: number;
-  readonly #deadMs: number;
+  readonly #liveness: Liveness;
   readonly #isWanted: Uint8Array;
   #wanted = 0;
   #heardAt = 0;
@@ -39,19 +47,16 @@ export class ClientPing {
 
   /**
    * @param depth slots of the lane
-   * @param idleMs an exporter silent for this long is pinged
-   * @param deadMs an exporter silent for this long is dead
+   * @param liveness is looked at each time, and may change
    * @param send sends a frame without payload
    */
   constructor(
     depth: number,
-    idleMs: number,
-    deadMs: number,
+    liveness: Liveness,
     send: (type: number, flags: number, slot: number, sequence: number, offset: number) => void,
   ) {
     this.#isWanted = new Uint8Array(depth);
-    this.#idleMs = idleMs;
-    this.#deadMs = deadMs;
+    this.#liveness = liveness;
     this.#send = send;
   }
 
@@ -83,12 +88,13 @@ export class ClientPing {
    */
   tick(now: number, sequences: Uint32Array): number {
     const silentMs = now - this.#heardAt;
-    if (silentMs >= this.#deadMs) return 0;
+    const { pingIdleMs = PING_IDLE_MS, deadMs = PEER_DEAD_MS } = this.#liveness;
+    if (silentMs >= deadMs) return 0;
     if (!this.#isUnderWay) {
-      if (silentMs < this.#idleMs) return Math.min(this.#idleMs, this.#deadMs) - silentMs;
+      if (silentMs < pingIdleMs) return Math.min(pingIdleMs, deadMs) - silentMs;
       this.next(sequences);
     }
-    return this.#deadMs - silentMs;
+    return deadMs - silentMs;
   }
 
   /**

@@ -10,7 +10,7 @@ import { announce, table } from "./output.ts";
 import { printable } from "./printable.ts";
 import { type DaemonRecord, RuntimeDirectory } from "./runtime.ts";
 import { callControl } from "./socket.ts";
-import { formatDuration } from "../duration.ts";
+import { formatDuration, writeDuration } from "../duration.ts";
 import { formatSize } from "../size.ts";
 
 /** A daemon's main thread is never on the path of an I/O, so it answers at once or is in trouble. Not less, because a
@@ -183,6 +183,11 @@ function textOf(reports: readonly Report[]): string {
     const titles = ["ID", "DEVICE", "EXPORT", "SIZE", "ACCESS", "CHANNEL", "PID", "STATE"];
     sections.push(table([titles, ...rows], [3, 6]));
   }
+  const patience = attachments.flatMap(patienceRow);
+  if (patience.length > 0) {
+    const titles = ["ID", "RESEND INTERVAL", "RESENDS", "CONNECT TIMEOUT", "PING INTERVAL", "DEAD AFTER"];
+    sections.push(table([titles, ...patience], [1, 2, 3, 4, 5]));
+  }
   const rows = reports.filter(({ record }) => record.kind === "export").flatMap(exportRows);
   if (rows.length > 0) {
     sections.push(table([["EXPORT", "PATH", "SIZE", "ACCESS", "LISTENS ON", "PID", "STATE"], ...rows], [2, 5]));
@@ -192,6 +197,17 @@ function textOf(reports: readonly Report[]): string {
     sections.push(table([["CLIENT", "ADDRESS", "EXPORT", "ACCESS", "CHANNEL"], ...sessions], []));
   }
   return sections.length === 0 ? "nothing is attached or exported here\n" : sections.join("\n");
+}
+
+/** How patient an attachment is. */
+function patienceRow({ record, status }: Report): string[][] {
+  const patience = status?.patience as Record<string, number | "forever"> | undefined;
+  if (patience === undefined) return [];
+  const { resendIntervalMs, resends, connectTimeoutMs, pingIntervalMs, deadAfterMs } = patience;
+  const [resend, ...times] = [resendIntervalMs, connectTimeoutMs, pingIntervalMs, deadAfterMs].map((ms) => {
+    return writeDuration(Number(ms));
+  });
+  return [[record.id, resend, String(resends), ...times]];
 }
 
 /** What is shown of an export; the daemon's answer has more. */
@@ -293,11 +309,13 @@ export function healthOf(status: Record<string, unknown> | null): string {
   return status?.connected === false ? "not connected" : "connected";
 }
 
-function placeOf({ id, attachment }: DaemonRecord): string {
+/** Where an attachment is: its device, or its NBD address. */
+export function placeOf({ id, attachment }: DaemonRecord): string {
   return attachment?.device ?? attachment?.nbd ?? id;
 }
 
-function placeField({ attachment }: DaemonRecord): Record<string, unknown> {
+/** The same as a field of an event. */
+export function placeField({ attachment }: DaemonRecord): Record<string, unknown> {
   return attachment?.device == null ? { nbd: attachment?.nbd ?? null } : { device: attachment.device };
 }
 

@@ -35,6 +35,14 @@ export interface Daemon {
    */
   leave(force: boolean): Promise<void>;
   /**
+   * Changes settings of what runs. Without this nothing can be set.
+   *
+   * @param settings as they came over the control socket
+   * @returns all that count now, as JSON
+   * @throws {Error} when all stays as it was
+   */
+  set?(settings: unknown): Promise<unknown>;
+  /**
    * Reads its configuration again, for which SIGHUP asks where it does not end the daemon. Without this it is ignored.
    *
    * @returns a sentence for the log
@@ -119,6 +127,10 @@ async function serve(
     control = new ControlServer(runtime.socketPath(options.kind, daemon.self.id), {
       status: () => daemon.status(),
       detach: (force) => daemon.leave(force),
+      set: async (settings) => {
+        if (daemon.set === undefined) throw new Failure("There is nothing to set here");
+        return await daemon.set(settings);
+      },
     });
     runtime.register({ kind: options.kind, log: backgroundLog(), ...daemon.self });
     await tell(daemon);

@@ -11,12 +11,15 @@ export interface ControlHandlers {
   status(): Promise<unknown>;
   /** Detaches; its error is the answer when that is refused. */
   detach(force: boolean): Promise<void>;
+  /** Changes settings, and answers with all that count now; its error is the answer when that is refused. */
+  set(settings: unknown): Promise<unknown>;
 }
 
 /** A request. */
 export type ControlRequest =
   | { readonly command: "status" }
-  | { readonly command: "detach"; readonly force: boolean };
+  | { readonly command: "detach"; readonly force: boolean }
+  | { readonly command: "set"; readonly settings: Readonly<Record<string, unknown>> };
 
 type ControlAnswer = { readonly ok: true; readonly result: unknown } | { readonly ok: false; readonly error: string };
 
@@ -85,6 +88,7 @@ export class ControlServer {
         await this.#handlers.detach(request.force === true);
         return { ok: true, result: null };
       }
+      if (request?.command === "set") return { ok: true, result: await this.#handlers.set(request.settings) };
       return { ok: false, error: `Unknown command ${JSON.stringify(request?.command)}` };
     } catch (error) {
       return { ok: false, error: messageOf(error) };

@@ -10,6 +10,7 @@ function withServer(handlers: Partial<ControlHandlers>, work: (path: string, ser
     const server = new ControlServer(path, {
       status: () => Promise.resolve({ fine: true }),
       detach: () => Promise.resolve(),
+      set: (settings) => Promise.resolve(settings),
       ...handlers,
     });
     try {
@@ -26,6 +27,8 @@ Deno.test(
   withServer({}, async (path) => {
     assert.deepEqual(await callControl(path, { command: "status" }, PATIENCE_MS), { fine: true });
     assert.equal(await callControl(path, { command: "detach", force: false }, PATIENCE_MS), null);
+    const settings = { resends: "forever" };
+    assert.deepEqual(await callControl(path, { command: "set", settings }, PATIENCE_MS), settings);
   }),
 );
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Workplace } from "./program.ts";
 
-const COMMANDS = ["export", "attach", "detach", "status", "list", "info", "copy", "keygen", "bench", "demo"];
+const COMMANDS = ["export", "attach", "detach", "set", "status", "list", "info", "copy", "keygen", "bench", "demo"];
 
 Deno.test(
   "every command explains itself, with examples",
@@ -45,6 +45,8 @@ Deno.test(
       place.fails(2, /expected HOST\[:PORT\]\/NAME/, "attach", "server"),
       place.fails(2, /--depth: expected a whole number from 1 to 1024/, "attach", "h/x", "--depth", "4096"),
       place.fails(2, /--log-file needs --background/, "attach", "h/x", "--log-file", "log"),
+      place.fails(2, /Nothing to set: give one of --resend-interval,/, "set", "0"),
+      place.fails(2, /--resends: expected a whole number from 1 to 1000000/, "set", "0", "--resends", "never"),
       place.fails(2, /Missing argument: dst copy SOURCE DESTINATION/, "copy", "a"),
       place.fails(2, /Too many arguments/, "status", "x"),
       place.fails(2, /--verify cannot read standard output again/, "copy", "a", "-", "--verify"),
@@ -52,6 +54,8 @@ Deno.test(
     ]);
     Deno.writeTextFileSync(`${place.folder}/bad.toml`, '[[exports]]\npath = "x"\nreadonly = true\n');
     await place.fails(2, /bad\.toml:3: unknown key readonly/, "export", "--config", "bad.toml");
+    Deno.writeTextFileSync(`${place.folder}/client.toml`, "ping_interval = 2\ndead_after = 1\n");
+    await place.fails(2, /client\.toml:2: dead_after: a conn/, "attach", "h/x", "--config", "client.toml");
   }),
 );
 

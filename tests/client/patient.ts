@@ -55,6 +55,7 @@ export interface Outcome {
 export class PatientLane implements SessionOwner, AsyncDisposable {
   readonly told: string[] = [];
   session!: ClientSession;
+  #patience!: Patience;
   readonly #engine = makeLocalEngine("poll", SLOTS);
   readonly #connector = new Connector(this.#engine);
   readonly #turning: Promise<void>;
@@ -94,6 +95,7 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
       overlaps: shared.overlaps,
       patience: { ...PATIENCE, ...patience },
     };
+    opened.#patience = open.patience!;
     await new Promise<void>((resolve, reject) => {
       const done = ({ session }: OpenedSession) => {
         opened.session = session;
@@ -134,6 +136,12 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
       const status = this.session.submit(slot, operation, flags, client);
       if (status <= 0) client.onComplete(slot, status);
     });
+  }
+
+  /** Makes it more or less patient while it lives. */
+  setPatience(change: Partial<Patience>): void {
+    Object.assign(this.#patience, change);
+    this.session.patienceChanged();
   }
 
   /** A WRITE of one byte all over. */
