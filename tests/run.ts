@@ -69,7 +69,7 @@ export function stages(ci: boolean): Stage[] {
   const deno = Deno.execPath();
   const found = new Set(subfolders("tests").filter((name) => !OTHER_FOLDERS.includes(name)));
   const folders = [...FOLDER_ORDER.filter((name) => found.delete(name)), ...[...found].sort()];
-  const harnessTests = [...testFiles("tests"), ...testFiles("tests/bench")]
+  const harnessTests = [...testFiles("tests"), ...testFiles("tests/bench"), ...testFiles("tests/vm")]
     // That one is part of `deno task ok`.
     .filter((path) => path !== "tests/rules_test.ts");
   const all: Stage[] = [];
