@@ -135,7 +135,7 @@ function daemonOf(attachment: RunningAttachment, remote: string, recovered: bool
     self: { id: String(attachment.id), attachment: { remote, device, nbd, size, readOnly }, listening: [] },
     announcements: [{
       json: { event: "attached", id: attachment.id, ...where, size, readOnly, recovered },
-      text: `${place} is ${printable(remote)} (${formatSize(size)}${how})${recovered ? " again" : ""}`,
+      text: `${place} is ${printable(remote)} (${formatSize(size)}${how}${recovered ? ", taken over" : ""})`,
     }],
     farewell: { json: { event: "detached", id: attachment.id, ...where }, text: `${place} is detached` },
     status: () => attachment.status(),

@@ -33,6 +33,8 @@ const log = logger("client");
 /** How long a process that was killed may take to be gone, in milliseconds: it may have much memory to give back. */
 const DYING_MS = 60_000;
 const DYING_POLL_MS = 20;
+/** In that time every thread has made a turn, in milliseconds. */
+const FETCH_MS = 200;
 /** The highest generation of the wire (SPEC.md, section 6). */
 const GENERATION_MAX = 0xffff_ffff;
 
@@ -119,7 +121,8 @@ async function takeOver(runtime: RuntimeDirectory, record: DaemonRecord, interru
       key?.secret.fill(0);
     }
     keeper.mustUpdate({ servers: [info.serverPid, Deno.pid], isTaking: true });
-    const device = await unlessInterrupted(UblkDevice.takeOver(control, info, recovery.isTaking), interrupted);
+    if (recovery.isTaking && info.queues > 1) await completeServers(control, info, threads);
+    const device = await unlessInterrupted(UblkDevice.takeOver(control, info), interrupted);
     await serveQueues(device, threads);
     await device.resume();
     keeper.mustUpdate({ servers: [Deno.pid], isTaking: false });
@@ -133,6 +136,24 @@ async function takeOver(runtime: RuntimeDirectory, record: DaemonRecord, interru
     keeper.release();
     throw error;
   }
+}
+
+/**
+ * Sees to it that either all queues of a device have had a server, or none, where somebody was killed while taking it over. The
+ * driver does not survive START_USER_RECOVERY otherwise: it looks for the dead server of each queue (`ublk_queue_reinit`, until
+ * Linux 6.15). So the rest get one, which has to die like the others: it is this process.
+ */
+async function completeServers(control: UblkControl, info: UblkDeviceInfo, threads: LaneThreads): Promise<void> {
+  const device = await UblkDevice.begun(control, info);
+  const queues = await device.unserved();
+  if (queues.length === 0 || queues.length === info.queues) return device.letGo();
+  const { charFd: fd, depth } = device;
+  for (const queue of queues) await threads.ask(queue, { ask: "serveUblk", fd, queue, depth });
+  // The requests for requests go to the driver with the threads' next turn.
+  await sleep(FETCH_MS);
+  throw new Failure(
+    "whoever tried before was killed in the middle of it, and what it left is put right now: try again",
+  );
 }
 
 function laneOptions(recovery: Recovery, generation: number, key: Key | null) {

@@ -152,16 +152,33 @@ export class UblkDevice {
     return new UblkDevice(control, info, -1);
   }
 
+  /** A device that somebody was about to take over, and whose queues are still to be served. */
+  static async begun(control: UblkControl, info: UblkDeviceInfo): Promise<UblkDevice> {
+    return new UblkDevice(control, info, await openQueueDevice(info.id));
+  }
+
+  /** Those of the queues that have no server, not even a dead one. */
+  async unserved(): Promise<number[]> {
+    const found: number[] = [];
+    for (let queue = 0; queue < this.queues; queue++) {
+      if (!await this.#control.hasServer(this.charFd, queue)) found.push(queue);
+    }
+    return found;
+  }
+
+  /** Gives the queues' device back; the device itself waits on. */
+  letGo(): void {
+    close(this.charFd);
+  }
+
   /**
    * Takes over a device whose server, a process that is gone, has left it. From then on its queues are to be served, and
    * {@link resume} follows; until then its requests wait.
    *
-   * @param wasInterrupted whether somebody who did the same may have been killed before its end
    * @throws {Error} when the driver does not let go; the device waits as before
    */
-  static async takeOver(control: UblkControl, info: UblkDeviceInfo, wasInterrupted: boolean): Promise<UblkDevice> {
+  static async takeOver(control: UblkControl, info: UblkDeviceInfo): Promise<UblkDevice> {
     const { id } = info;
-    if (wasInterrupted && info.queues > 1) await requireWhole(control, info);
     const deadline = performance.now() + COLLECT_MS;
     for (;;) {
       const result = await control.startRecovery(id).then(() => 0, errnoOf);
@@ -273,25 +290,6 @@ async function recoveryFeatures(control: UblkControl): Promise<number> {
   // A driver that cannot be asked is older than Linux 6.5.
   const features = await control.features().catch(() => 0);
   return (features & RECOVERY) === RECOVERY ? RECOVERY : 0;
-}
-
-/**
- * Makes sure that either all queues of a device have had a server, or none: if somebody was killed between, START_USER_RECOVERY
- * would have the driver look for the dead server of a queue that has none (a null pointer until Linux 6.15).
- */
-async function requireWhole(control: UblkControl, info: UblkDeviceInfo): Promise<void> {
-  const fd = await openQueueDevice(info.id);
-  try {
-    let served = 0;
-    for (let queue = 0; queue < info.queues; queue++) if (await control.hasServer(fd, queue)) served++;
-    if (served === 0 || served === info.queues) return;
-    throw new Error(
-      `/dev/ublkb${info.id} cannot be taken over: whoever did so before was killed when only ${served} of its ` +
-        `${info.queues} queues had a server, which the driver does not survive; dst detach --force removes the device`,
-    );
-  } finally {
-    close(fd);
-  }
 }
 
 function errnoOf(error: unknown): number {
