@@ -206,13 +206,16 @@ export class LaneIo {
    * Sends what was sent on an earlier connection again, with its sequence.
    *
    * @param mutations whether mutations too, which must wait where a lane owes a fence
+   * @param only of which of the Worker's slots; null: of all
    * @returns whether any has to wait
    */
-  resend(mutations: boolean): boolean {
+  resend(mutations: boolean, only: ((slot: number) => boolean) | null): boolean {
     let waits = false;
     for (let laneSlot = 0; laneSlot < this.#lane.depth; laneSlot++) {
       if (!this.#lane.isUnsent(laneSlot)) continue;
-      if (!mutations && isMutation(this.#options.transactions.operation[this.#slotOf[laneSlot]])) {
+      const slot = this.#slotOf[laneSlot];
+      const isForbidden = !mutations && isMutation(this.#options.transactions.operation[slot]);
+      if (isForbidden || (only !== null && !only(slot))) {
         waits = true;
         continue;
       }

@@ -4,8 +4,8 @@
  *
  * @module
  */
-
 import { IDENTITY_BYTES } from "../protocol/grant.ts";
+import { lock, unlock } from "./spin_lock.ts";
 
 /** Words of the shared memory. */
 const Word = {
@@ -25,10 +25,28 @@ const Word = {
   OPENINGS: 6,
   /** Not 0: another process may have had something acknowledged that is not covered. */
   INHERITED: 7,
+  /** The last of the mutations that were acknowledged and were not on stable storage by themselves. */
+  LOSABLE: 8,
+  /** The lane that writes again what is lost, counted from 1; 0: none does. */
+  REPLAYER: 9,
+  /** Goes on as long as that lane has a chance. */
+  BEATS: 10,
   /** Guards the durability epoch, which is in the words from here on. */
-  LOCK: 8,
-  DURABILITY: 9,
+  LOCK: 11,
+  DURABILITY: 12,
 } as const;
+
+/** The copies of what may be lost, as far as the ledger has to do with them. */
+export interface Copies {
+  /** Whose they are. */
+  readonly lane: number;
+  /**
+   * Another durability epoch has begun: no lane takes, or covers, anything any more that was acknowledged before.
+   *
+   * @returns whether all that is uncovered can be written again
+   */
+  freeze(): boolean;
+}
 
 /** Bytes that a ledger needs. */
 export const LEDGER_BYTES = Word.DURABILITY * 4 + IDENTITY_BYTES;
@@ -58,10 +76,15 @@ export class MutationLedger {
     this.#durability = new Uint8Array(memory, Word.DURABILITY * 4, IDENTITY_BYTES);
   }
 
-  /** Whether every mutation that was acknowledged is covered. */
+  /** Whether every mutation that was acknowledged is on stable storage. */
   get isCovered(): boolean {
-    const acknowledged = Atomics.load(this.#words, Word.ACKNOWLEDGED);
-    return acknowledged === Atomics.load(this.#words, Word.COVERED) && !this.hasInherited;
+    const losable = Atomics.load(this.#words, Word.LOSABLE);
+    return ((this.covered - losable) | 0) >= 0 && !this.hasInherited;
+  }
+
+  /** How many of those that were acknowledged a FLUSH has covered: all up to this one. */
+  get covered(): number {
+    return Atomics.load(this.#words, Word.COVERED);
   }
 
   /** Whether the process before may have had something acknowledged that no FLUSH has covered: there is no copy of it. */
@@ -92,9 +115,16 @@ export class MutationLedger {
     Atomics.store(this.#words, Word.FAILED, 1);
   }
 
-  /** A mutation was acknowledged that is not on stable storage by itself. */
-  acknowledge(): void {
-    Atomics.add(this.#words, Word.ACKNOWLEDGED, 1);
+  /**
+   * A mutation was acknowledged.
+   *
+   * @param isDurable it is on stable storage by itself, and counts for its place among the others alone
+   * @returns its place in the order of all
+   */
+  acknowledge(isDurable = false): number {
+    const order = (Atomics.add(this.#words, Word.ACKNOWLEDGED, 1) + 1) | 0;
+    if (!isDurable) this.#raise(Word.LOSABLE, order);
+    return order;
   }
 
   /** What a FLUSH covers that is sent now: to be given to {@link cover} when it has succeeded. */
@@ -105,12 +135,7 @@ export class MutationLedger {
   /** The FLUSH of that mark has succeeded. Flushes may end in another order than they were sent. */
   cover(mark: number): void {
     Atomics.store(this.#words, Word.INHERITED, 0);
-    let covered = Atomics.load(this.#words, Word.COVERED);
-    while (((mark - covered) | 0) > 0) {
-      const found = Atomics.compareExchange(this.#words, Word.COVERED, covered, mark);
-      if (found === covered) return;
-      covered = found;
-    }
+    this.#raise(Word.COVERED, mark);
   }
 
   /**
@@ -126,6 +151,48 @@ export class MutationLedger {
     Atomics.store(this.#words, Word.LOST, 1);
   }
 
+  /** Whether a lane writes again what is lost: until that is done nothing else is sent on any lane. */
+  get isReplaying(): boolean {
+    return Atomics.load(this.#words, Word.REPLAYER) !== 0;
+  }
+
+  /** Whether it is this lane that does so. */
+  isReplayer(lane: number): boolean {
+    return Atomics.load(this.#words, Word.REPLAYER) === lane + 1;
+  }
+
+  /** Grows, or has gone round, from time to time while {@link isReplaying} and that lane has a chance. */
+  get beats(): number {
+    return Atomics.load(this.#words, Word.BEATS);
+  }
+
+  /** The lane that writes again what is lost has a chance. */
+  beat(): void {
+    Atomics.add(this.#words, Word.BEATS, 1);
+  }
+
+  /**
+   * All that was lost is written again and on stable storage.
+   *
+   * @param epochs in which durability epoch
+   * @returns false when there is another one already, so that all is lost again
+   */
+  replayed(epochs: number): boolean {
+    lock(this.#words, Word.LOCK);
+    const isDone = this.epochs === epochs;
+    if (isDone) {
+      this.cover(this.mark());
+      this.endReplay();
+    }
+    unlock(this.#words, Word.LOCK);
+    return isDone;
+  }
+
+  /** Nothing is written again any more. */
+  endReplay(): void {
+    Atomics.store(this.#words, Word.REPLAYER, 0);
+  }
+
   /** How many durability epochs the exporter has had. What was acknowledged in an earlier one counts no more. */
   get epochs(): number {
     return Atomics.load(this.#words, Word.EPOCHS);
@@ -133,21 +200,26 @@ export class MutationLedger {
 
   /**
    * A lane was connected and told the exporter's durability epoch. The first lane that learns of another one finds out
-   * whether something is {@link isLost}: before any lane can have something acknowledged or covered in the new epoch.
+   * whether something is lost: before any lane can have something acknowledged or covered in the new epoch. Then it is the
+   * lane that writes it again, if there are copies; else it {@link isLost}.
    *
    * @param durability 16 bytes
    * @returns {@link epochs}
    */
-  meet(durability: Uint8Array): number {
-    this.#lock();
+  meet(durability: Uint8Array, copies: Copies | null = null): number {
+    lock(this.#words, Word.LOCK);
     const isFirst = this.epochs === 0;
     if (isFirst || durability.some((byte, i) => byte !== this.#durability[i])) {
+      // A lane that has begun already begins again when it learns of this.
+      const isAtStake = !isFirst && !this.isReplaying && !this.isLost;
+      // Before the count: whoever knows of the new epoch knows of this.
+      if (isAtStake && copies !== null) Atomics.store(this.#words, Word.REPLAYER, copies.lane + 1);
       // Counted first: a lane that has something acknowledged meanwhile sees either this, or is seen below.
       Atomics.add(this.#words, Word.EPOCHS, 1);
-      if (!isFirst && !this.isCovered) this.lose();
       this.#durability.set(durability);
+      if (isAtStake) this.#judge(copies);
     }
-    Atomics.store(this.#words, Word.LOCK, 0);
+    unlock(this.#words, Word.LOCK);
     return this.epochs;
   }
 
@@ -176,8 +248,22 @@ export class MutationLedger {
     Atomics.sub(this.#words, Word.FENCES, 1);
   }
 
-  #lock(): void {
-    // Held for microseconds, and only while a lane is being connected.
-    while (Atomics.compareExchange(this.#words, Word.LOCK, 0, 1) !== 0);
+  #judge(copies: Copies | null): void {
+    const isWhole = copies !== null && copies.freeze();
+    if (!this.isCovered) {
+      if (isWhole) return;
+      this.lose();
+    }
+    if (copies !== null) this.endReplay();
+  }
+
+  /** Makes a count at least that. */
+  #raise(word: number, count: number): void {
+    let found = Atomics.load(this.#words, word);
+    while (((count - found) | 0) > 0) {
+      const before = Atomics.compareExchange(this.#words, word, found, count);
+      if (before === found) return;
+      found = before;
+    }
   }
 }

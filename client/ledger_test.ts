@@ -43,7 +43,10 @@ Deno.test("the lanes of a session keep one ledger", () => {
 Deno.test("the counts go round", () => {
   const memory = new SharedArrayBuffer(LEDGER_BYTES);
   for (const before of [0x7fff_ffff, -1]) {
-    new Int32Array(memory).fill(before, 0, 2);
+    const words = new Int32Array(memory);
+    words.fill(before, 0, 2);
+    // The last one that may be lost.
+    words[8] = before;
     const ledger = new MutationLedger(memory);
     assert(ledger.isCovered);
     const early = ledger.mark();
@@ -108,4 +111,66 @@ Deno.test("as long as any lane owes a fence, all are told", () => {
   assert(one.isFencing && two.isFencing);
   two.fenced();
   assert(!one.isFencing);
+});
+
+/** Copies of which each is there, or not. */
+function copiesOf(lane: number, isWhole = true) {
+  return { lane, freeze: () => isWhole };
+}
+
+Deno.test("what is durable by itself has its place in the order, and is nothing to lose", () => {
+  const ledger = new MutationLedger();
+  assert.deepEqual([ledger.acknowledge(true), ledger.isCovered], [1, true]);
+  assert.deepEqual([ledger.acknowledge(), ledger.isCovered], [2, false]);
+  assert.equal(ledger.acknowledge(true), 3);
+  ledger.cover(2);
+  assert.deepEqual([ledger.isCovered, ledger.covered, ledger.mark()], [true, 2, 3]);
+});
+
+Deno.test("with copies the first lane that meets another durability epoch writes again what is lost", () => {
+  const memory = new SharedArrayBuffer(LEDGER_BYTES);
+  const [one, two] = [new MutationLedger(memory), new MutationLedger(memory)];
+  one.meet(EPOCHS[0], copiesOf(0));
+  two.meet(EPOCHS[0], copiesOf(1));
+  two.acknowledge();
+  let replayedBefore = false;
+  two.meet(EPOCHS[1], {
+    lane: 1,
+    freeze() {
+      // Whoever knows of the epoch knows of the replay.
+      replayedBefore = one.isReplaying && one.epochs === 2;
+      return true;
+    },
+  });
+  assert(replayedBefore && two.isReplayer(1) && !two.isLost);
+  one.meet(EPOCHS[1], copiesOf(0));
+  assert(!one.isReplayer(0) && one.isReplaying);
+  const { beats } = one;
+  two.beat();
+  assert.notEqual(one.beats, beats);
+  // Another epoch: what was written again is lost, too, and the same lane begins again.
+  assert.equal(one.meet(EPOCHS[2], copiesOf(0)), 3);
+  assert(!two.replayed(2) && one.isReplayer(1) && !one.isCovered);
+  assert(two.replayed(3) && !one.isReplaying && one.isCovered);
+});
+
+Deno.test("copies that are not whole are of no use, and without anything at stake nothing is written again", () => {
+  for (const isWhole of [true, false]) {
+    const ledger = new MutationLedger();
+    ledger.meet(EPOCHS[0]);
+    ledger.acknowledge(true);
+    ledger.meet(EPOCHS[1], copiesOf(0, isWhole));
+    assert(!ledger.isReplaying && !ledger.isLost);
+    ledger.acknowledge();
+    ledger.meet(EPOCHS[2], copiesOf(0, isWhole));
+    assert.deepEqual([ledger.isReplaying, ledger.isLost], [isWhole, !isWhole]);
+  }
+});
+
+Deno.test("what another process has left uncovered is lost with the epoch, whatever there are copies of", () => {
+  const ledger = new MutationLedger();
+  ledger.inherit(EPOCHS[0], 1, true);
+  assert(!ledger.isCovered);
+  ledger.meet(EPOCHS[1], copiesOf(0, !ledger.hasInherited));
+  assert(ledger.isLost && !ledger.isReplaying);
 });

@@ -14,11 +14,13 @@ import { Access, type Grant, type Holder, IDENTITY_BYTES } from "../protocol/gra
 import { Status } from "../protocol/status.ts";
 import type { ClientDoor } from "../protocol/client_door.ts";
 import type { Connector, ConnectTarget } from "./connector.ts";
+import { KEEPER_SLOTS } from "./keeper.ts";
 import { MutationLedger } from "./ledger.ts";
 import type { ChannelOptions } from "./options.ts";
 import { OverlapTable } from "./overlap.ts";
 import { leaseMs, type Patience } from "./patience.ts";
 import type { ReconnectPlan } from "./reconnect.ts";
+import type { ReplayRoom } from "./replay_log.ts";
 import { ClientSession, type LanePlace, type SessionOwner } from "./session.ts";
 
 /** What is to be opened, and how. It can be sent to another thread. */
@@ -41,6 +43,8 @@ export interface OpenOptions {
   readonly ledger?: SharedArrayBuffer;
   /** The memory of its {@link OverlapTable}, likewise, with room for the slots of each lane's thread. */
   readonly overlaps?: { readonly memory: SharedArrayBuffer; readonly slotsOfLane: number };
+  /** Room for copies of what the exporter may lose with its memory; without it that is lost. Only with patience. */
+  readonly replay?: ReplayRoom;
   /** How long the session lives without its connection; without it no longer than that. */
   readonly patience?: Patience;
 }
@@ -180,9 +184,9 @@ export function recoverLane(
   const { engine } = connector;
   const plan = planOf(connector, options, lane, address, around);
   if (plan === null) throw new Error("a session without patience cannot be recovered");
-  const controlSlots = engine.slots.reserve(1);
+  const controlSlots = engine.slots.reserve(sessionSlots(options));
   if (controlSlots === null) throw new Error("there is no memory for a session");
-  const place = placeOf(engine, options, lane, { ...plan, generation });
+  const place = placeOf(engine, options, lane, { ...plan, generation }, controlSlots);
   return new ClientSession(engine, controlSlots, grant, owner, { ...place, isRecovered: true });
 }
 
@@ -198,7 +202,7 @@ function enter(
 ): Opening {
   const { engine } = connector;
   const { patience } = options;
-  const controlSlots = engine.slots.reserve(1);
+  const controlSlots = engine.slots.reserve(sessionSlots(options));
   if (controlSlots === null) {
     let isCancelled = false;
     const tell = () => isCancelled || failed("there is no memory for a session");
@@ -213,7 +217,8 @@ function enter(
       // Once the session has its stream, and the lane's first frames are taken.
       const { cipher, digest, address } = connection;
       const plan = planOf(connector, options, lane, address, around);
-      const granted = new ClientSession(engine, controlSlots, grant, owner, placeOf(engine, options, lane, plan));
+      const place = placeOf(engine, options, lane, plan, controlSlots);
+      const granted = new ClientSession(engine, controlSlots, grant, owner, place);
       session = granted;
       const tell = () => session !== null && opened({ session: granted, cipher, digest, address });
       engine.timers.schedule({ expire: tell }, 0, engine.now);
@@ -242,12 +247,24 @@ function enter(
   };
 }
 
-function placeOf(engine: Engine, options: OpenOptions, lane: number, plan: ReconnectPlan | null): LanePlace {
-  const { overlaps } = options;
+/** How many of the Worker's slots a session takes: the first for its own messages. */
+function sessionSlots({ replay }: Pick<OpenOptions, "replay">): number {
+  return replay === undefined ? 1 : 1 + KEEPER_SLOTS;
+}
+
+function placeOf(
+  engine: Engine,
+  options: OpenOptions,
+  lane: number,
+  plan: ReconnectPlan | null,
+  slots: Uint32Array,
+): LanePlace {
+  const { overlaps, replay: room } = options;
   const ledger = new MutationLedger(options.ledger);
-  if (overlaps === undefined) return { lane, ledger, plan };
+  const replay = room === undefined ? null : { room, slots: slots.slice(1) };
+  if (overlaps === undefined) return { lane, ledger, plan, replay };
   if (engine.slots.count > overlaps.slotsOfLane) throw new Error("There is no room for all slots of the lane's thread");
-  return { lane, ledger, plan, overlaps: new OverlapTable(overlaps.memory, lane * overlaps.slotsOfLane) };
+  return { lane, ledger, plan, replay, overlaps: new OverlapTable(overlaps.memory, lane * overlaps.slotsOfLane) };
 }
 
 function planOf(

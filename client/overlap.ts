@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { lock, unlock } from "./spin_lock.ts";
 
 /** Words at the beginning of the memory: the lock, and how many entries there are. */
 const Word = { LOCK: 0, COUNT: 1 } as const;
@@ -11,10 +12,6 @@ const Word = { LOCK: 0, COUNT: 1 } as const;
 const HEAD_BYTES = 16;
 /** Bytes of an entry over all columns: three numbers and two words. */
 const ENTRY_BYTES = 3 * 8 + 2 * 4;
-/** How often to look at the lock before the thread sleeps: its holder may be waiting for this processor. */
-const SPINS = 2000;
-/** How long to sleep at most, in milliseconds; the holder needs microseconds once it runs. */
-const SLEEP_MS = 1;
 
 /** How many bytes a table needs for so many entries. */
 export function overlapBytes(entries: number): number {
@@ -95,7 +92,7 @@ export class OverlapTable implements Overlaps {
   enter(slot: number, offset: Float64Array, length: Float64Array): boolean {
     const owner = this.#base + slot;
     if (this.#place[owner] !== 0) throw new Error(`Slot ${slot} has a mutation under way already`);
-    this.#lock();
+    lock(this.#words, Word.LOCK);
     const index = this.#words[Word.COUNT]++;
     this.#start[index] = offset[slot];
     this.#end[index] = offset[slot] + length[slot];
@@ -103,21 +100,21 @@ export class OverlapTable implements Overlaps {
     this.#owner[index] = owner;
     this.#place[owner] = index + 1;
     const isClear = this.#isFirst(index);
-    this.#unlock();
+    unlock(this.#words, Word.LOCK);
     return isClear;
   }
 
   isClear(slot: number): boolean {
-    this.#lock();
+    lock(this.#words, Word.LOCK);
     const isClear = this.#isFirst(this.#place[this.#base + slot] - 1);
-    this.#unlock();
+    unlock(this.#words, Word.LOCK);
     return isClear;
   }
 
   leave(slot: number): void {
     const owner = this.#base + slot;
     if (this.#place[owner] === 0) throw new Error(`Slot ${slot} has no mutation under way`);
-    this.#lock();
+    lock(this.#words, Word.LOCK);
     const index = this.#place[owner] - 1;
     const last = --this.#words[Word.COUNT];
     this.#start[index] = this.#start[last];
@@ -126,7 +123,7 @@ export class OverlapTable implements Overlaps {
     this.#owner[index] = this.#owner[last];
     this.#place[this.#owner[index]] = index + 1;
     this.#place[owner] = 0;
-    this.#unlock();
+    unlock(this.#words, Word.LOCK);
   }
 
   /** Whether no entry before this one overlaps it. */
@@ -139,16 +136,5 @@ export class OverlapTable implements Overlaps {
       if (this.#start[i] < end && this.#end[i] > start && this.#order[i] < order) return false;
     }
     return true;
-  }
-
-  #lock(): void {
-    let spins = 0;
-    while (Atomics.compareExchange(this.#words, Word.LOCK, 0, 1) !== 0) {
-      if (++spins > SPINS) Atomics.wait(this.#words, Word.LOCK, 1, SLEEP_MS);
-    }
-  }
-
-  #unlock(): void {
-    Atomics.store(this.#words, Word.LOCK, 0);
   }
 }

@@ -10,13 +10,15 @@ import type { Slots } from "../engine/slots.ts";
 import type { TimerHandler } from "../engine/timers.ts";
 import { Errno } from "../ffi/errno.ts";
 import type { ClientLaneHost } from "../protocol/client_lane.ts";
-import type { Grant } from "../protocol/grant.ts";
+import { Feature, type Grant } from "../protocol/grant.ts";
 import { writeUint64 } from "../protocol/wire.ts";
 import { canDo, geometryOf } from "./geometry.ts";
+import { DATA_LOST, Keeper, type KeeperHost, type KeeperPlace } from "./keeper.ts";
 import { LaneIo } from "./lane_io.ts";
 import type { MutationLedger } from "./ledger.ts";
 import { overlapBytes, type Overlaps, OverlapTable } from "./overlap.ts";
 import { type Patience, windowMs } from "./patience.ts";
+import type { SessionOwner } from "./session.ts";
 import { isMutation, isWriter, Transactions, TransactionState } from "./transactions.ts";
 
 /** How often what other lanes hold up is looked at, in milliseconds: they tell nobody when they are done. */
@@ -32,6 +34,10 @@ export interface RequestsOptions {
   readonly overlaps?: Overlaps;
   /** Null: a request lives as long as its connection. */
   readonly patience: Patience | null;
+  /** Where copies go of what the exporter may lose with its memory; null, or left out: what it loses is lost. */
+  readonly replay?: KeeperPlace | null;
+  /** Who is told of what was written again, and of what is lost. */
+  readonly news?: Pick<SessionOwner, "onReplayed" | "onDataLost">;
   /** Whether the lane owes a fence from the beginning, which the ledger has counted: see `LanePlace`. */
   readonly isRecovered?: boolean;
   /** The Worker's slot with the memory of the lane's own messages. */
@@ -39,7 +45,7 @@ export interface RequestsOptions {
 }
 
 /** All requests of one lane. */
-export class Requests implements TimerHandler {
+export class Requests implements TimerHandler, KeeperHost {
   readonly geometry: Geometry;
   readonly io: LaneIo;
   /** As the exporter has granted it last. */
@@ -58,6 +64,8 @@ export class Requests implements TimerHandler {
   /** How long a request lives without life, and how many connections of which nothing comes; null: for ever. */
   readonly #patience: Patience | null;
   readonly #transactions: Transactions;
+  readonly #keeper: Keeper | null;
+  readonly #news: RequestsOptions["news"];
   #isPolling = false;
   #pollMs = POLL_MS_MIN;
   /** What of the ledger's this lane has come to know. */
@@ -83,7 +91,10 @@ export class Requests implements TimerHandler {
     this.geometry = geometryOf(grant);
     this.#transactions = new Transactions(count);
     this.io = new LaneIo(engine, { ...options, transactions: this.#transactions }, grant, host);
-    this.#epochs = ledger.meet(grant.identities.durability);
+    this.#news = options.news;
+    this.#keeper = this.#keeperOf(options, grant);
+    this.#epochs = ledger.epochs;
+    this.#meet(grant);
     this.#openings = ledger.openings;
     this.#owesFence = options.isRecovered === true;
   }
@@ -116,10 +127,11 @@ export class Requests implements TimerHandler {
     transactions.left[slot] = this.#slots.length[slot];
     if (changes && !this.#enter(slot)) {
       transactions.block(slot);
-      this.#poll();
-    } else if (transactions.readyCount > 0 || !this.isOpen || !this.io.start(slot)) {
+      this.poll();
+    } else if (transactions.readyCount > 0 || !this.isOpen || this.#isHeld || !this.io.start(slot)) {
       // Whoever has waited longer goes first.
       transactions.pushReady(slot);
+      if (this.#isHeld) this.poll();
     }
     return PENDING;
   }
@@ -139,7 +151,13 @@ export class Requests implements TimerHandler {
     const transactions = this.#transactions;
     const slot = io.slotOf(laneSlot);
     const operation = transactions.operation[slot];
+    const keeper = this.#keeper;
     this.hasReplies = true;
+    if (keeper !== null && keeper.owns(slot)) {
+      if (!keeper.completed(laneSlot, slot, status)) return false;
+      this.#startReady();
+      return true;
+    }
     // Only until the exporter has ended: it was not executed.
     if (status === -Errno.ESHUTDOWN && !this.isOpen) {
       this.#putBack(laneSlot, slot);
@@ -148,11 +166,16 @@ export class Requests implements TimerHandler {
     let part = 0;
     if (operation === Operation.READ || operation === Operation.WRITE) {
       part = io.partOf(slot);
+      if (keeper !== null && status === 0 && operation === Operation.WRITE && !keeper.keep(slot, part)) {
+        this.#putBack(laneSlot, slot);
+        return false;
+      }
       transactions.left[slot] -= part;
       transactions.tries[slot] = 0;
       if (status === 0 && transactions.left[slot] > 0 && this.failure === 0) {
         // The next part is no longer than this one was: its credit is there.
-        if (this.isOpen && !(operation === Operation.WRITE && this.#ledger.isFencing)) io.send(laneSlot);
+        const waits = this.#isHeld || (operation === Operation.WRITE && this.#ledger.isFencing);
+        if (this.isOpen && !waits) io.send(laneSlot);
         else this.#putBack(laneSlot, slot);
         return true;
       }
@@ -167,7 +190,7 @@ export class Requests implements TimerHandler {
       return false;
     }
     io.finish(laneSlot);
-    if (isMutation(operation)) this.#overlaps.leave(slot);
+    if (isMutation(operation)) this.#leave(slot);
     if (transactions.blockedCount > 0) this.#unblock();
     this.#startReady();
     this.#end(slot, status);
@@ -189,6 +212,7 @@ export class Requests implements TimerHandler {
     if (isClean) {
       this.io.begin(grant);
       this.#transactions.requeue();
+      this.#keeper?.requeue();
     }
     if (this.#owesFence) {
       this.#owesFence = false;
@@ -203,6 +227,7 @@ export class Requests implements TimerHandler {
     // Whether somebody else has found out that something is lost, or this lane. What was sent before fails at its end.
     if (this.#ledger.isLost) this.#fail(this.#transactions.waitingWriters(), -Errno.EIO);
     this.#resend();
+    this.#keeper?.resume();
     this.#unblock();
     this.#startReady();
   }
@@ -225,9 +250,12 @@ export class Requests implements TimerHandler {
     const { isFencing } = this.#ledger;
     if (!isFencing) this.#fencingMs = Infinity;
     else if (this.#fencingMs === Infinity) this.#fencingMs = now;
-    if (transactions.count === 0 || (this.isOpen && !isFencing)) return 0;
-    const holdsSent = isFencing && this.#holdsResends;
-    const slots = transactions.expired(now, lifeMs, this.#limits(), this.#fencingMs, holdsSent);
+    const isHeld = this.#isHeld;
+    const heldMs = this.#lookAfterCopies(now);
+    if (transactions.count === 0 || (this.isOpen && !isFencing && !isHeld)) return 0;
+    const holdsSent = (isFencing || isHeld) && this.#holdsResends;
+    const sinceMs = isHeld ? Math.min(heldMs, this.#fencingMs) : this.#fencingMs;
+    const slots = transactions.expired(now, lifeMs, this.#limits(), sinceMs, holdsSent, isHeld);
     if (slots.length === 0) return 0;
     if (!this.#owesFence && slots.some((slot) => transactions.stateOf(slot) === TransactionState.SENT)) {
       // Before what overlaps them may be sent, on whichever lane.
@@ -256,17 +284,56 @@ export class Requests implements TimerHandler {
 
   expire(): void {
     this.#isPolling = false;
+    this.goOn();
+  }
+
+  // Whom the copies are kept for.
+
+  goOn(): void {
     if (this.failure !== 0) return;
+    if (this.#keeper !== null && this.#ledger.isLost) this.#fail(this.#transactions.waitingWriters(), -Errno.EIO);
     if (this.#holdsResends && this.isOpen) this.#resend();
     this.#unblock();
     this.#startReady();
+  }
+
+  /** Looks again in a while. */
+  poll(): void {
+    if (this.#isPolling) return;
+    this.#isPolling = true;
+    this.#engine.timers.schedule(this, 0, this.#engine.now + this.#pollMs);
+    this.#pollMs = Math.min(POLL_MS_MAX, 2 * this.#pollMs);
+  }
+
+  onReplayed(count: number, bytes: number, tookMs: number): void {
+    this.#news?.onReplayed?.(count, bytes, tookMs);
+  }
+
+  onDataLost(reason: string): void {
+    this.#news?.onDataLost?.(reason);
+  }
+
+  /** Whether everything waits until a lane has written again what is lost. */
+  get #isHeld(): boolean {
+    return this.#keeper !== null && this.#keeper.isHeld;
   }
 
   /** Enters a mutation; whether it may be sent. */
   #enter(slot: number): boolean {
     const isClear = this.#overlaps.enter(slot, this.#slots.offset, this.#slots.length);
     // In this order: what has expired owes its fence before it leaves the table.
-    return isClear && !this.#ledger.isFencing;
+    return isClear && !this.#ledger.isFencing && this.#hasRoom(slot);
+  }
+
+  /** Whether there is room for a copy of a mutation, which may be sent otherwise. */
+  #hasRoom(slot: number): boolean {
+    return this.#keeper === null || this.#keeper.reserve(slot);
+  }
+
+  /** A mutation is over: what waits for it may go on. */
+  #leave(slot: number): void {
+    this.#overlaps.leave(slot);
+    this.#keeper?.release(slot);
   }
 
   /** Looks again at what waits for others. */
@@ -274,7 +341,8 @@ export class Requests implements TimerHandler {
     const transactions = this.#transactions;
     let moved = false;
     for (let index = 0; index < transactions.blockedCount;) {
-      if (this.#overlaps.isClear(transactions.blockedAt(index)) && !this.#ledger.isFencing) {
+      const slot = transactions.blockedAt(index);
+      if (this.#overlaps.isClear(slot) && !this.#ledger.isFencing && this.#hasRoom(slot)) {
         transactions.unblock(index);
         moved = true;
       } else {
@@ -282,25 +350,22 @@ export class Requests implements TimerHandler {
       }
     }
     if (moved) this.#pollMs = POLL_MS_MIN;
-    if (transactions.blockedCount > 0) this.#poll();
-  }
-
-  /** Looks again in a while. */
-  #poll(): void {
-    if (this.#isPolling) return;
-    this.#isPolling = true;
-    this.#engine.timers.schedule(this, 0, this.#engine.now + this.#pollMs);
-    this.#pollMs = Math.min(POLL_MS_MAX, 2 * this.#pollMs);
+    if (transactions.blockedCount > 0) this.poll();
   }
 
   #startReady(): void {
     const transactions = this.#transactions;
+    this.#keeper?.run();
     while (transactions.readyCount > 0 && this.isOpen) {
+      if (this.#isHeld) {
+        this.poll();
+        return;
+      }
       const slot = transactions.firstReady;
       if (isMutation(transactions.operation[slot]) && this.#ledger.isFencing) {
         transactions.shiftReady();
         transactions.block(slot);
-        this.#poll();
+        this.poll();
         continue;
       }
       if (!this.io.start(slot)) return;
@@ -309,8 +374,10 @@ export class Requests implements TimerHandler {
   }
 
   #resend(): void {
-    this.#holdsResends = this.io.resend(!this.#ledger.isFencing);
-    if (this.#holdsResends) this.#poll();
+    const keeper = this.#keeper;
+    const only = keeper !== null && keeper.isHeld ? (slot: number) => keeper.owns(slot) : null;
+    this.#holdsResends = this.io.resend(!this.#ledger.isFencing, only);
+    if (this.#holdsResends) this.poll();
   }
 
   /** What has a slot of the lane gives it back, and is sent again later. */
@@ -321,16 +388,39 @@ export class Requests implements TimerHandler {
 
   /** Takes note of the exporter's durability epoch, and of what is lost with the one before. */
   #meet(grant: Grant): void {
+    if (this.#keeper !== null) return this.#keeper.meet(grant);
     const epochs = this.#ledger.meet(grant.identities.durability);
     if (epochs === this.#epochs) return;
     this.#epochs = epochs;
     // What was acknowledged of a WRITE in parts is nowhere else any more.
     if (this.geometry.volatileCache && this.#transactions.hasPartialWrite(this.#slots.length)) this.#ledger.lose();
+    if (this.#ledger.isLost) this.onDataLost(DATA_LOST);
+  }
+
+  /** Where an exporter can lose what it has acknowledged, and nobody else can have written meanwhile. */
+  #keeperOf({ lane, ledger, patience, replay }: RequestsOptions, grant: Grant): Keeper | null {
+    const isShared = (grant.features & Feature.SHARED) !== 0;
+    if (replay === undefined || replay === null || patience === null) return null;
+    if (isShared || !this.geometry.volatileCache) return null;
+    return new Keeper(this.#engine, { lane, ledger, transactions: this.#transactions, io: this.io, ...replay }, this);
+  }
+
+  /** When there was life last in what everything waits for; to be asked for regularly. */
+  #lookAfterCopies(now: number): number {
+    if (this.#keeper === null) return now;
+    this.#keeper.tick();
+    return this.#keeper.lifeMs(now);
   }
 
   /** Keeps account of a request that has succeeded; false when it was in an epoch that is over, and does not count. */
   #note(slot: number, operation: number): boolean {
     const ledger = this.#ledger;
+    const keeper = this.#keeper;
+    if (keeper !== null) {
+      if (operation === Operation.FLUSH) return keeper.cover(this.#transactions.marks[slot]);
+      // A WRITE was kept part by part.
+      return operation === Operation.WRITE || !isMutation(operation) || keeper.keep(slot, 0);
+    }
     if (operation === Operation.FLUSH) {
       if (ledger.epochs !== this.#epochs) return false;
       ledger.cover(this.#transactions.marks[slot]);
@@ -361,7 +451,7 @@ export class Requests implements TimerHandler {
   #fail(slots: readonly number[], status: number): void {
     const transactions = this.#transactions;
     transactions.withdraw(slots);
-    for (const slot of slots) if (isMutation(transactions.operation[slot])) this.#overlaps.leave(slot);
+    for (const slot of slots) if (isMutation(transactions.operation[slot])) this.#leave(slot);
     for (const slot of slots) this.#end(slot, status);
   }
 

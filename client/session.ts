@@ -14,6 +14,7 @@ import type { Handoff } from "../protocol/codec.ts";
 import { protocolErrorText } from "../protocol/error.ts";
 import type { Grant } from "../protocol/grant.ts";
 import type { GrantedLane } from "./connector.ts";
+import type { KeeperPlace } from "./keeper.ts";
 import type { LaneIo } from "./lane_io.ts";
 import { MutationLedger } from "./ledger.ts";
 import type { Overlaps } from "./overlap.ts";
@@ -60,6 +61,13 @@ export interface SessionOwner {
   onBack?(awayMs: number, resent: number): void;
   /** So many requests have failed, since there was no life for too long. */
   onExpired?(count: number): void;
+  /**
+   * What the exporter had lost with its memory is written again, and everything goes on: so many mutations of all lanes, so
+   * many bytes.
+   */
+  onReplayed?(count: number, bytes: number, tookMs: number): void;
+  /** What was acknowledged is lost for good: writes and flushes fail from now on, reads go on. `reason` as above. */
+  onDataLost?(reason: string): void;
   /** The exporter is there, but does not let the lane back in, again and again; it goes on trying. `reason` as above. */
   onKeptOut?(reason: string): void;
 }
@@ -74,6 +82,8 @@ export interface LanePlace {
   readonly overlaps?: Overlaps;
   /** How it comes back when its connection is lost; without it the session ends then. */
   readonly plan?: ReconnectPlan | null;
+  /** Where copies go of what the exporter may lose with its memory; without it that is lost. Only with a plan. */
+  readonly replay?: KeeperPlace | null;
   /**
    * The session is another process's that is gone: the lane begins without a connection, on its way back. What that process
    * had sent may still be executing, so the lane owes a fence; the ledger has that counted already.
@@ -155,7 +165,8 @@ export class ClientSession
     this.#laneNumber = place.lane;
     this.#patience = patience;
     this.#reconnector = plan === null ? null : new Reconnector(plan, this);
-    this.#requests = new Requests(engine, { ...place, patience, controlSlot: controlSlots[0] }, grant, this);
+    const of = { ...place, patience, news: owner, controlSlot: controlSlots[0] };
+    this.#requests = new Requests(engine, of, grant, this);
     this.#io = this.#requests.io;
     this.geometry = this.#requests.geometry;
     this.#lifeMs = engine.now;

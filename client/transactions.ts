@@ -171,6 +171,7 @@ export class Transactions {
    * @param limits how long one without life lives; of how many connections nothing may come: then life does not count
    * @param fencingMs since when a fence is due: the life of its own lane does not help what waits for it; Infinity: none is
    * @param holdsSent whether mutations that were sent wait for it, too
+   * @param holdsAll whether everything waits, and not for a fence alone
    */
   expired(
     now: number,
@@ -178,11 +179,14 @@ export class Transactions {
     limits: { readonly windowMs: number; readonly tries: number },
     fencingMs = Infinity,
     holdsSent = false,
+    holdsAll = false,
   ): number[] {
     return this.#where((slot) => {
       const state = this.#state[slot];
-      const isHeld = holdsSent && state === TransactionState.SENT && isMutation(this.operation[slot]);
-      let fromMs = isHeld || state === TransactionState.BLOCKED ? Math.min(lifeMs, fencingMs) : lifeMs;
+      const isHeld = state === TransactionState.SENT
+        ? holdsSent && (holdsAll || isMutation(this.operation[slot]))
+        : holdsAll || state === TransactionState.BLOCKED;
+      let fromMs = isHeld ? Math.min(lifeMs, fencingMs) : lifeMs;
       if (this.tries[slot] > limits.tries) fromMs = -Infinity;
       return now - Math.max(this.#submittedMs[slot], fromMs) >= limits.windowMs;
     });

@@ -46,6 +46,7 @@ export const c = Deno.dlopen("libc.so.6", {
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "u64" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   mlock: { parameters: ["u64", "u64"], result: "i32" },
+  memcpy: { parameters: ["u64", "u64", "u64"], result: "void" },
 
   clock_gettime: { parameters: ["i32", "u64"], result: "i32" },
   getpid: { parameters: [], result: "i32" },

@@ -18,6 +18,7 @@ import {
 } from "../../client/open.ts";
 import { overlapBytes } from "../../client/overlap.ts";
 import type { Patience } from "../../client/patience.ts";
+import { makeReplayRoom } from "../../client/replay_log.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
 import type { BlockClient } from "../../engine/block.ts";
 import type { SocketAddress } from "../../ffi/sockaddr.ts";
@@ -26,7 +27,7 @@ import { Cipher, Digest, FrameType } from "../../protocol/wire.ts";
 import type { Frame } from "../protocol/bytes.ts";
 import { type GrantWish, ScriptedExporter, type Visit } from "../protocol/scripted_exporter.ts";
 
-const SLOTS = 24;
+const SLOTS = 40;
 
 /** Long enough for whatever a test does, and short enough to be waited for. */
 export const PATIENCE: Patience = {
@@ -42,6 +43,8 @@ export class SharedSession {
   constructor(readonly id = crypto.getRandomValues(new Uint8Array(16))) {}
 
   readonly ledger = new SharedArrayBuffer(LEDGER_BYTES);
+  /** For two lanes. */
+  readonly replay = makeReplayRoom(2, 2 ** 21);
   readonly overlaps = { memory: new SharedArrayBuffer(overlapBytes(4 * 2 * SLOTS)), slotsOfLane: 2 * SLOTS };
 }
 
@@ -76,12 +79,14 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
       readOnly?: boolean;
       /** The session is that of a process that is gone. */
       recovered?: RecoveredSession;
+      replays?: boolean;
     } = {},
     around?: Surroundings,
   ): Promise<PatientLane> {
     const opened = new PatientLane();
     const { random } = Math;
-    const { patience = {}, depth = 8, lane = 0, shared = new SharedSession(), readOnly = false } = options;
+    const { patience = {}, depth = 8, lane = 0, shared = new SharedSession(), readOnly = false, replays = false } =
+      options;
     const open: OpenOptions & { session: Uint8Array } = {
       target: { where: `127.0.0.1:${port}`, addresses: [local(port)], ciphers: [Cipher.NONE], digests: [Digest.XXH64] },
       name: "disk",
@@ -93,6 +98,7 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
       session: shared.id,
       ledger: shared.ledger,
       overlaps: shared.overlaps,
+      replay: replays ? shared.replay : undefined,
       patience: { ...PATIENCE, ...patience },
     };
     opened.#patience = open.patience!;
@@ -171,6 +177,14 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
 
   onBack(_awayMs: number, resent: number): void {
     this.told.push(`back, ${resent} resent`);
+  }
+
+  onReplayed(count: number, bytes: number): void {
+    this.told.push(`replayed ${count} (${bytes} bytes)`);
+  }
+
+  onDataLost(reason: string): void {
+    this.told.push(`data lost: ${reason}`);
   }
 
   onExpired(count: number): void {
