@@ -20,6 +20,7 @@ import { isAddress, lookUp, nameOfRemote, resolveTarget } from "./open.ts";
 import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 import type { Patience } from "./patience.ts";
 import { changedPatience, type ShownPatience, shownPatience } from "./settings.ts";
+import { Sizes } from "./sizes.ts";
 import { serveUblk } from "./ublk_attachment.ts";
 import { sleep, ublkQueuesMax } from "./ublk_device.ts";
 export type { NbdAddress } from "../engine/control/address.ts";
@@ -61,6 +62,11 @@ export interface AttachmentStatus {
   readonly loop: "uring" | "poll";
   /** How many lanes the exporter has granted. */
   readonly lanes: number;
+  /** What the device has, and what the export has, in bytes. */
+  readonly size: number;
+  readonly exportSize: number;
+  /** What there is to say where the two are not the same, or were not; else null. */
+  readonly resized: string | null;
   /** How patient it is. */
   readonly patience: ShownPatience;
   /** Requests that have not ended. */
@@ -110,6 +116,13 @@ export interface Frontend {
   readonly nbd: string | null;
   /** In bytes: whole blocks of the front-end's. */
   readonly size: number;
+  /**
+   * Has whoever uses it see another size.
+   *
+   * @param bytes of the export
+   * @returns the size that they see now, in bytes; null: they do not, as it keeps the one that it has
+   */
+  resize(bytes: number): Promise<number | null>;
   /**
    * Lets nobody use it any more; resolves with what was lost by that, or null.
    *
@@ -197,6 +210,8 @@ async function serveNbd(listening: Listening, threads: LaneThreads, name: string
     device: null,
     nbd: listening.address,
     size: threads.shape.geometry.size,
+    // The threads tell it to those that connect; the protocol has no word for the others.
+    resize: (bytes) => Promise.resolve(bytes),
     stop: async (force) => {
       const clients = await clientsAfterAWhile(threads);
       if (clients > 0) {
@@ -252,6 +267,7 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
     resolve(failure);
     throw failure;
   };
+  const sizes = new Sizes(threads, frontend);
   threads.failed.then(async (error) => {
     isOver = true;
     if (frontend.abandon === null) {
@@ -279,7 +295,7 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
       const digest = digestName(shape.digest);
       const patience = shownPatience(threads.patience);
       const channel = { cipher, digest, crypto: shape.provider, key, loop, lanes };
-      return { connected, ...channel, patience, inFlight, reconnecting, failure };
+      return { connected, ...channel, ...sizes.state, patience, inFlight, reconnecting, failure };
     },
     set: async (change) => {
       await threads.setPatience(changedPatience(change, threads.patience));

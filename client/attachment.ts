@@ -125,6 +125,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   }
 
   onResized(size: number): void {
+    this.#nbd?.resized(0);
     this.#context.tell({ event: "resized", size });
   }
 

@@ -143,6 +143,12 @@ export class LaneThreads {
     changed();
   }
 
+  /** Has a function called with the export's size in bytes when it has another one, or had before the call. */
+  onResized(resized: (size: number) => void): void {
+    this.#crew.resized = resized;
+    if (this.#crew.size >= 0) resized(this.#crew.size);
+  }
+
   /** How many lanes there are. */
   get count(): number {
     return this.#crew.threads.length;
@@ -241,6 +247,7 @@ class Crew {
   grant: Grant | null = null;
   patience: Patience;
   changed: () => void = () => {};
+  resized: (size: number) => void = () => {};
   readonly #outage = new Outage();
   readonly #options: LaneOptions;
   readonly #open: AttachInit["open"];
@@ -249,7 +256,8 @@ class Crew {
   #isOver = false;
   #looking: Promise<SocketAddress[]> | null = null;
   #isShuttingDown = false;
-  #size = -1;
+  /** Of the export, as a lane has told it last; -1: as it was granted. */
+  size = -1;
 
   constructor(options: LaneOptions) {
     const { open, lanes, frontend, recovered = null } = options;
@@ -349,11 +357,9 @@ class Crew {
         this.#isShuttingDown = true;
         return;
       case "resized":
-        if (event.size === this.#size) return;
-        this.#size = event.size;
-        log.warning("{text}", {
-          text: `The export has ${event.size} bytes now; the attachment keeps its size until it is made anew`,
-        });
+        if (event.size === this.size) return;
+        this.size = event.size;
+        this.resized(event.size);
     }
   }
 

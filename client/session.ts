@@ -306,7 +306,7 @@ export class ClientSession
     }
     this.#resent = this.#requests.sentCount;
     this.#requests.granted(grant, isClean || isOtherInstance(before, grant), isOpened);
-    if (grant.size !== before.size) this.#owner.onResized(grant.size);
+    if (grant.size !== this.geometry.size) this.resized(grant.size);
     return this;
   }
 
@@ -349,6 +349,7 @@ export class ClientSession
   }
 
   resized(size: number): void {
+    this.geometry.size = size;
     this.#owner.onResized(size);
   }
 

@@ -10,6 +10,7 @@ import { logger } from "../engine/control/log.ts";
 import type { RuntimeDirectory } from "../engine/control/runtime.ts";
 import { close } from "../ffi/libc.ts";
 import type { UblkControl } from "../ffi/ublk_control.ts";
+import { SECTOR_BYTES } from "../ffi/ublk_wire.ts";
 import type { AttachOptions, Frontend } from "./attach.ts";
 import type { LaneThreads } from "./lane_threads.ts";
 import { recordedGrant, recordedPatience, RecoveryKeeper } from "./recovery_record.ts";
@@ -60,12 +61,22 @@ export function ublkFrontend(
   keeper: RecoveryKeeper | null,
   size: number,
 ): Frontend {
+  const block = Math.max(threads.shape.geometry.logicalBlock, SECTOR_BYTES);
+  let present = size;
   if (keeper !== null) threads.onChange(() => keepUpToDate(keeper, threads));
   return {
     id: device.id,
     device: device.path,
     nbd: null,
     size,
+    resize: async (bytes) => {
+      const whole = bytes - bytes % block;
+      if (whole === present) return present;
+      // A device has at least one block.
+      if (whole === 0 || !await device.resize(whole)) return null;
+      present = whole;
+      return present;
+    },
     stop: async (force, isAway) => {
       const claim = force ? -1 : await device.claim();
       const users = force ? device.users() : null;

@@ -99,6 +99,8 @@ export class UblkDevice {
   /** Whether it outlives its server, so that another one can take it over. */
   readonly isRecoverable: boolean;
   readonly #control: UblkControl;
+  /** The block device is there. */
+  #isThere = false;
 
   private constructor(control: UblkControl, info: UblkDeviceInfo, charFd: number) {
     this.#control = control;
@@ -195,12 +197,14 @@ export class UblkDevice {
   /** Has the requests of a device that was taken over go on. All its queues must be served by now. */
   async resume(): Promise<void> {
     await this.#control.endRecovery(this.id, Deno.pid);
+    this.#isThere = true;
     this.#shortenTimeout();
   }
 
   /** Makes the block device appear. All its queues must be served by now. */
   async start(): Promise<void> {
     await this.#control.startDevice(this.id, Deno.pid);
+    this.#isThere = true;
     this.#shortenTimeout();
     const deadline = performance.now() + NODE_WAIT_MS;
     while (!exists(this.path)) {
@@ -209,6 +213,20 @@ export class UblkDevice {
       }
       await sleep(NODE_POLL_MS);
     }
+  }
+
+  /**
+   * Gives the block device another size, where the driver knows how (since Linux 6.16), as long as it is there.
+   *
+   * @param sizeBytes whole blocks of the device's
+   * @returns whether it has it now
+   */
+  async resize(sizeBytes: number): Promise<boolean> {
+    const features = await this.#control.features().catch(() => 0);
+    // The driver may not survive it at another time (`ublk_ctrl_set_size` before Linux 7.0).
+    if ((features & UblkFeature.UPDATE_SIZE) === 0 || !this.#isThere) return false;
+    await this.#control.updateSize(this.id, sizeBytes);
+    return true;
   }
 
   /**
@@ -268,6 +286,7 @@ export class UblkDevice {
 
   /** Takes the block device away; its queues end. */
   async stop(): Promise<void> {
+    this.#isThere = false;
     await this.#control.stopDevice(this.id);
   }
 

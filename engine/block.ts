@@ -8,7 +8,8 @@ export { EXTENT_BYTES, ExtentFlag, Operation, PENDING, RequestFlag } from "../pr
 
 /** What a disk is like. All in bytes. */
 export interface Geometry {
-  readonly size: number;
+  /** Whoever has the disk changes it when the disk has become larger or smaller: it is to be looked at each time. */
+  size: number;
   /** Requests are multiples of this, and so are their offsets. A power of two, at least 1. */
   readonly logicalBlock: number;
   readonly physicalBlock: number;

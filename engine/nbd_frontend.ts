@@ -124,6 +124,16 @@ export class NbdFrontend implements TimerHandler {
     this.#disks[index] = null;
   }
 
+  /**
+   * The disk has another size now. Clients that connect from now on are told. The protocol has no word for those that are
+   * there: what is beyond a smaller one's end is refused.
+   */
+  resized(index: number): void {
+    const size = this.#disks[index]?.device.geometry.size;
+    if (size === undefined) return;
+    for (const connection of this.#uses[index].connections) connection.resized(size);
+  }
+
   /** Whether no client is left. */
   get isIdle(): boolean {
     return this.#connections.size === 0;
@@ -478,6 +488,11 @@ class NbdConnection implements NbdHost, StreamOwner, BlockClient {
   #end(): void {
     this.#releaseSlots();
     this.#frontend.gone(this, this.#export);
+  }
+
+  /** @ignore by the front-end: its disk has so many bytes now. */
+  resized(size: number): void {
+    if (this.#server.exported !== null) this.#server.exported.size = size;
   }
 
   #reserveSlots(): boolean {

@@ -120,6 +120,8 @@ export class DataPath implements LaneOwner, NbdArbiter {
         return this.#close(message.session);
       case "release":
         return this.#release(message.session);
+      case "resized":
+        return this.#resize(message.export, message.size);
       case "nbdOpened":
         return this.#nbd!.opened(message.export, message.refusal);
     }
@@ -341,6 +343,17 @@ export class DataPath implements LaneOwner, NbdArbiter {
     if (session === undefined) return;
     if (session.closing?.isConnected === true) session.closing.machine.closed();
     for (const one of session.lanes.values()) one.finish();
+  }
+
+  /** A disk has become larger or smaller: its clients are told. */
+  #resize(index: number, size: number): void {
+    if (!this.#devices.has(index)) return;
+    this.#devices.resize(index, size);
+    const device = this.#devices.get(index);
+    for (const { lanes } of this.#sessions.values()) {
+      for (const lane of lanes.values()) if (lane.isOf(device)) lane.machine.resized(size);
+    }
+    this.#nbd?.resized(index);
   }
 
   /** Forgets a session that is over. */

@@ -44,6 +44,17 @@ export class Devices implements BlockClient {
     return this.#devices.get(index)!;
   }
 
+  /** Whether it lives here. */
+  has(index: number): boolean {
+    return this.#devices.has(index);
+  }
+
+  /** One that lives here has become larger or smaller: so many bytes. */
+  resize(index: number, size: number): void {
+    // Layers show the geometry of what is below them, or a copy of their own.
+    this.get(index).geometry.size = size;
+  }
+
   /** What an export is like, as its layers leave it. */
   shape(index: number): ServedShape {
     const { geometry } = this.get(index);

@@ -13,11 +13,12 @@ import {
   closeBackend,
   ExportError,
   makeStickyWord,
+  measureBackend,
   openBackend,
   type OpenedDisk,
 } from "./backends/open.ts";
 import type { ExportOptions } from "./exporter.ts";
-import type { DoorExport, ServedExport, ServedShape } from "./messages.ts";
+import type { DoorExport, ResizedExport, ServedExport, ServedShape } from "./messages.ts";
 import { livesInOneWorker } from "./threads.ts";
 
 const log = logger("exporter");
@@ -50,6 +51,21 @@ export async function openDisk(index: number, options: ExportOptions): Promise<D
     log.warning(`"${options.name}": the last ${disk.roundedOffBytes} bytes are not exported, being no whole block`);
   }
   return { index, options, served: { name: options.name, disk, layers, stickyWord: makeStickyWord() } };
+}
+
+/**
+ * The disk with the size that it has now; the same where that has not changed.
+ *
+ * @throws {ExportError} when there is nothing of it left to export
+ */
+export function measureDisk(one: Disk): Disk {
+  const disk = measureBackend(one.served.disk);
+  return disk.identity.size === one.served.disk.identity.size ? one : { ...one, served: { ...one.served, disk } };
+}
+
+/** What the door needs to know of a disk of another size. */
+export function resizedExport({ index, served: { disk } }: Disk): ResizedExport {
+  return { index, size: disk.geometry.size, fingerprint: fingerprintOf(disk) };
 }
 
 /** Closes a disk and so gives its lock back. No thread uses it any more. */

@@ -12,7 +12,7 @@ import { formatSocketAddress } from "../ffi/sockaddr.ts";
 import { type Access, Admission, SURPLUS_MAX } from "./admission.ts";
 import { CONNECTIONS_MAX } from "./config_security.ts";
 import { Coordinator, type CoordinatorOutput } from "./coordinator.ts";
-import type { DoorExport, DoorInit, DoorStatus, ToDoor } from "./messages.ts";
+import type { DoorExport, DoorInit, DoorStatus, ResizedExport, ToDoor } from "./messages.ts";
 import { type RegisteredExport, Registry } from "./registry.ts";
 import { type DiskRecords, newRecord } from "./state.ts";
 import { Visitor } from "./visitor.ts";
@@ -38,6 +38,8 @@ export class Door implements TimerHandler {
   readonly coordinator: Coordinator;
   readonly #listener: Listener;
   readonly #log: CoordinatorOutput["log"];
+  readonly #say: CoordinatorOutput["say"];
+  readonly #workers: number;
   readonly #visitors = new Set<Visitor>();
   #isWatching = false;
   /** Whoever waits until an export has no sessions any more. */
@@ -48,6 +50,8 @@ export class Door implements TimerHandler {
     this.#engine = engine;
     this.#state = state;
     this.#log = output.log;
+    this.#say = output.say;
+    this.#workers = init.data.length;
     const exports = init.exports.map((one) => this.#registered(one));
     this.#admission = new Admission(init.access, (text) => output.log("warning", text));
     this.#registry = new Registry(instance, exports, this.#admission.permissions, init.access.limits);
@@ -75,11 +79,18 @@ export class Door implements TimerHandler {
    *
    * @param added exports, with indexes that were never used
    * @param removed indexes of exports, whose sessions end too
+   * @param resized exports that have become larger or smaller, whose clients are told
    * @returns how many end
    * @throws {Error} when a record cannot be read or made: then nothing has changed
    */
-  reload(access: Access, added: readonly DoorExport[], removed: readonly number[]): number {
+  reload(
+    access: Access,
+    added: readonly DoorExport[],
+    removed: readonly number[],
+    resized: readonly ResizedExport[],
+  ): number {
     const registered = added.map((one) => this.#registered(one));
+    for (const one of resized) this.#resize(one);
     this.#admission.replace(access);
     const ended = new Set(removed.flatMap((index) => this.#registry.remove(index)));
     for (const one of registered) this.#registry.add(one);
@@ -157,6 +168,18 @@ export class Door implements TimerHandler {
     } catch (error) {
       this.#log("warning", (error as Error).message);
     }
+  }
+
+  /** What is recorded of a disk goes with it when it is named in another way. */
+  #resize({ index, size, fingerprint }: ResizedExport): void {
+    const one = this.#registry.exportOf(index);
+    if (one.record.fingerprint !== fingerprint) {
+      const record = { ...one.record, fingerprint };
+      this.#state.save(record);
+      one.record = record;
+    }
+    one.shape = { ...one.shape, size };
+    for (let worker = 0; worker < this.#workers; worker++) this.#say(worker, { say: "resized", export: index, size });
   }
 
   #registered(one: DoorExport): RegisteredExport {

@@ -21,7 +21,7 @@ serveThread<DoorInit, DoorQuestion, ThreadEvent>(({ engine, mailbox, init, tell 
   return (question, reply) => {
     if (question.ask === "status") return reply.answer(door.status());
     if (question.ask === "reload") {
-      return reply.answer(door.reload(question.access, question.added, question.removed));
+      return reply.answer(door.reload(question.access, question.added, question.removed, question.resized));
     }
     if (question.ask === "gone") return door.whenGone(question.index, () => reply.answer());
     door.stop();

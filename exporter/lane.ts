@@ -97,6 +97,11 @@ export class Lane implements BlockClient, StreamOwner, ExporterLaneHost {
     return this.#stream === null && this.machine.executing === 0;
   }
 
+  /** Whether it is one of that disk. */
+  isOf(device: BlockDevice): boolean {
+    return this.#device === device;
+  }
+
   /** Whether it has a connection. */
   get isConnected(): boolean {
     return this.#stream !== null;

@@ -73,6 +73,15 @@ export interface DoorExport {
   readonly oneWorker: boolean;
 }
 
+/** An export that has become larger or smaller. */
+export interface ResizedExport {
+  readonly index: number;
+  /** In bytes: whole blocks. */
+  readonly size: number;
+  /** See {@link DoorExport}; a block device has another one. */
+  readonly fingerprint: string;
+}
+
 /** What the door starts with. */
 export interface DoorInit {
   readonly exports: readonly DoorExport[];
@@ -89,7 +98,7 @@ export type DoorQuestion =
   | { readonly ask: "status" }
   /**
    * Decide everything by these rules from now on, serve more exports, and end the sessions of others, which are there no
-   * more. Answered by the number of sessions that end.
+   * more; tell the clients of those that have another size. Answered by the number of sessions that end.
    */
   | {
     readonly ask: "reload";
@@ -97,6 +106,7 @@ export type DoorQuestion =
     readonly added: readonly DoorExport[];
     /** Indexes. */
     readonly removed: readonly number[];
+    readonly resized: readonly ResizedExport[];
   }
   /** Answered when nothing of the sessions of an export is left that was removed. */
   | { readonly ask: "gone"; readonly index: number }
@@ -161,6 +171,10 @@ export type ToData =
   | { readonly say: "close"; readonly session: string }
   /** The session is closed in all Workers and forgotten by the door: its client may be told. */
   | { readonly say: "release"; readonly session: string }
+  /**
+   * A disk has so many bytes now. Comes from the door, as `connect` does, so that a grant with another size comes before it.
+   */
+  | { readonly say: "resized"; readonly export: number; readonly size: number }
   /** Answer to `nbdOpen`: null is yes. */
   | { readonly say: "nbdOpened"; readonly export: number; readonly refusal: string | null };
 

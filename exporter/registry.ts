@@ -25,7 +25,7 @@ import type { DiskRecord } from "./state.ts";
 export interface RegisteredExport {
   readonly index: number;
   readonly name: string;
-  readonly shape: ExportShape;
+  shape: ExportShape;
   /** A {@link Feature} set. */
   readonly features: number;
   /** 16 bytes: changes when acknowledged writes may be lost. */

@@ -11,7 +11,7 @@ import { type Listening, removeSocketFile } from "../engine/listen.ts";
 import { Access, Feature } from "../protocol/grant.ts";
 import type { Access as DoorAccess } from "./admission.ts";
 import { accessRules } from "./config_security.ts";
-import { closeDisk, type Disk, doorExport, failureOf, openDisk } from "./disks.ts";
+import { closeDisk, type Disk, doorExport, failureOf, measureDisk, openDisk, resizedExport } from "./disks.ts";
 import type { ExporterOptions, ExporterStatus, ExportOptions, RunningExporter } from "./exporter.ts";
 import type { DoorSession, ServedShape } from "./messages.ts";
 import { Threads } from "./threads.ts";
@@ -112,6 +112,8 @@ export class Exporter implements RunningExporter {
   async reload(options: ExporterOptions): Promise<number> {
     try {
       const { kept, added, removed } = this.#changes(options);
+      const measured = kept.map(measuredAgain);
+      const resized = measured.filter((one, i) => one !== kept[i]);
       await checkExposure(options);
       const more: Served[] = [];
       let ended: number;
@@ -121,12 +123,16 @@ export class Exporter implements RunningExporter {
           accessOf(options),
           more.map(({ disk, shape }) => doorExport(disk, shape)),
           removed.map(({ disk }) => disk.index),
+          resized.map(({ disk }) => resizedExport(disk)),
         );
       } catch (error) {
         for (const { disk } of more) await this.#letGo(disk);
         throw error;
       }
-      const all = [...kept, ...more];
+      for (const { disk, shape } of resized) {
+        log.info("{text}", { text: `"${disk.options.name}" has ${shape.size} bytes now: its clients are told` });
+      }
+      const all = [...measured, ...more];
       this.#options = options;
       this.#served = options.exports.map(({ name }) => all.find(({ disk }) => disk.options.name === name)!);
       for (const { disk } of removed) this.#remove(disk);
@@ -209,6 +215,12 @@ export class Exporter implements RunningExporter {
       closeDisk(disk);
     }
   }
+}
+
+/** A disk and what it is like as it is now; the same where nothing has changed. */
+function measuredAgain(one: Served): Served {
+  const disk = measureDisk(one.disk);
+  return disk === one.disk ? one : { disk, shape: { ...one.shape, size: disk.served.disk.geometry.size } };
 }
 
 /** What the door decides by. */

@@ -16,6 +16,7 @@ import type {
   DoorInit,
   DoorQuestion,
   DoorStatus,
+  ResizedExport,
   ServedExport,
   ServedShape,
   ThreadEvent,
@@ -151,12 +152,18 @@ export class Threads {
    *
    * @param added that {@link add} has made ready
    * @param removed indexes
+   * @param resized those that have become larger or smaller
    * @returns how many sessions end, whose rights or disks are gone. The door is open
    * @throws {Error} when a record cannot be read or made; then nothing has changed
    */
-  async reload(access: Access, added: readonly DoorExport[], removed: readonly number[]): Promise<number> {
+  async reload(
+    access: Access,
+    added: readonly DoorExport[],
+    removed: readonly number[],
+    resized: readonly ResizedExport[],
+  ): Promise<number> {
     const { rules } = access;
-    const question: DoorQuestion = { ask: "reload", access, added, removed };
+    const question: DoorQuestion = { ask: "reload", access, added, removed, resized };
     const ended = await this.#door!.ask(question, secretsOf(access)) as number;
     if (this.#options.nbdFd >= 0) await this.#data[0].ask({ ask: "reload", rules });
     return ended;

@@ -174,7 +174,7 @@ function textOf(reports: readonly Report[]): string {
       record.id,
       placeOf(record),
       printable(record.attachment?.remote ?? ""),
-      formatSize(record.attachment?.size ?? 0),
+      formatSize(Number(status?.size ?? record.attachment?.size ?? 0)),
       record.attachment?.readOnly === true ? "read-only" : "read-write",
       channelOf(status),
       String(record.pid),
@@ -306,7 +306,8 @@ export function healthOf(status: Record<string, unknown> | null): string {
     const why = reason === undefined ? "" : ` (${printable(reason)})`;
     return `reconnecting${of}, ${formatDuration(forMs)}, ${many} waiting, ${next}${why}`;
   }
-  return status?.connected === false ? "not connected" : "connected";
+  if (status?.connected === false) return "not connected";
+  return typeof status?.resized === "string" ? `connected; ${printable(status.resized)}` : "connected";
 }
 
 /** Where an attachment is: its device, or its NBD address. */

@@ -6,9 +6,9 @@
 import type { BlockDevice } from "../../engine/block.ts";
 import { parseSize } from "../../engine/size.ts";
 import { SLOT_PAYLOAD_BYTES, type Slots } from "../../engine/slots.ts";
-import { FallocateMode, FilesystemType, Lock, Mapping, OpenFlag, Protection } from "../../ffi/constants.ts";
+import { BlockIoctl, FallocateMode, FilesystemType, Lock, Mapping, OpenFlag, Protection } from "../../ffi/constants.ts";
 import { check, Errno, errnoMessage, SystemError } from "../../ffi/errno.ts";
-import { close, fallocate, flock, mmap, munmap, open, pread } from "../../ffi/libc.ts";
+import { close, fallocate, flock, ioctlNumber, mmap, munmap, open, pread } from "../../ffi/libc.ts";
 import type { Loop } from "../../ffi/loop.ts";
 import { type FileStatus, fstat, fstatfs, stat } from "../../ffi/stat.ts";
 import { BlockDeviceBackend, examineBlockDevice } from "./block_device.ts";
@@ -56,6 +56,25 @@ export function openBackend(spec: BackendSpec): OpenedDisk {
     if (error instanceof SystemError) throw new ExportError(spec.path, errnoMessage(error.errno));
     throw error;
   }
+}
+
+/**
+ * Looks at a disk again, which may have become larger or smaller.
+ *
+ * @returns the disk as it is now
+ * @throws {ExportError} when it has no whole block any more, or cannot be looked at
+ */
+export function measureBackend(disk: OpenedDisk): OpenedDisk {
+  if (disk.kind === "memory") return disk;
+  const bytes = disk.kind === "file" ? fstat(disk.fd).size : ioctlNumber(disk.fd, BlockIoctl.SIZE);
+  if (bytes < 0) throw new ExportError(disk.path, `it does not tell its size: ${errnoMessage(bytes)}`);
+  const size = checkSize(disk.path, bytes, disk.geometry.logicalBlock);
+  return {
+    ...disk,
+    geometry: { ...disk.geometry, size },
+    roundedOffBytes: bytes - size,
+    identity: { ...disk.identity, size: bytes },
+  };
 }
 
 /** Closes a disk and so gives its lock back. All Workers must have closed their backends. */

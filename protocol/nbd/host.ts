@@ -11,7 +11,8 @@ export interface NbdExport {
   /** For people; empty when there is none. */
   readonly description: string;
   /** A safe integer. */
-  readonly size: number;
+  /** In bytes. It may change: a client knows the one that it was told. */
+  size: number;
   /** Offsets and lengths are multiples of this: a power of two, 1 to 65536. */
   readonly minimumBlock: number;
   /** The request size to prefer. */
