@@ -37,6 +37,9 @@ const PROVEN_MS = 1000;
  */
 const STALLED_MS = 200;
 
+/** A timer that comes so much too late is of a process or a machine that has stood still meanwhile; in milliseconds. */
+const LATE_MS = 1000;
+
 /** Of a message sent from the transmit area, and of the others. */
 const Token = { OTHER: 0, AREA: 1 } as const;
 /** What a timer is for; all tags from TICK on are for looking after the lane, and one of them counts. */
@@ -122,6 +125,8 @@ export class ClientSession
   #stream: Stream | null = null;
   #isTicking = false;
   #tickTag: number = Timer.TICK;
+  /** When the lane is to be looked after next. */
+  #tickAtMs = 0;
   #isFenced = false;
   #isEnding = false;
   /** Why this side has dropped the connection, or null. */
@@ -401,8 +406,8 @@ export class ClientSession
     if (this.#closed || this.#isAborted || this.#reconnector === null) return this.#end({ errno: -Errno.EIO, reason });
     this.#comeBack(reason, this.#requests.hasReplies || now - this.#connectedMs >= PROVEN_MS);
     this.#owner.onAway?.(reason);
-    // Now, and not by the clock alone: there may be a connection again at once.
-    this.#expireOld();
+    // Of what has outlived too many connections: there may be a next one at once.
+    this.#expireOld(now);
   }
 
   expire(tag: number): void {
@@ -410,6 +415,10 @@ export class ClientSession
       if (this.#onLeft !== null) this.#stream?.close();
     } else if (tag === this.#tickTag) {
       this.#isTicking = false;
+      const { now } = this.#engine;
+      const lateMs = now - this.#tickAtMs;
+      // What could not be heard in that time is no sign of anything, and nothing could be tried.
+      if (lateMs > LATE_MS) this.#lifeMs = Math.min(now, this.#lifeMs + lateMs);
       this.#tick();
     }
   }
@@ -460,16 +469,18 @@ export class ClientSession
         return;
       }
     }
-    this.#expireOld();
+    this.#expireOld(this.#stream === null ? this.#lifeMs : now);
     this.#isTicking = true;
-    timers.schedule(this, this.#tickTag, now + waitMs);
+    this.#tickAtMs = now + waitMs;
+    timers.schedule(this, this.#tickTag, this.#tickAtMs);
   }
 
-  #expireOld(): void {
-    const isConnected = this.#stream !== null;
-    const expired = this.#requests.expireOld(isConnected ? this.#engine.now : this.#lifeMs);
-    if (expired > 0) this.#owner.onExpired?.(expired);
-    if (expired > 0 && isConnected && this.#requests.mustBeFresh) {
+  /** @param lifeMs see `Requests.expireOld` */
+  #expireOld(lifeMs: number): void {
+    const expired = this.#requests.expireOld(lifeMs);
+    if (expired === 0) return;
+    this.#owner.onExpired?.(expired);
+    if (this.#stream !== null && this.#requests.mustBeFresh) {
       this.#drop("the exporter has to forget requests that were given up");
     }
   }

@@ -185,3 +185,18 @@ Deno.test("once something is lost, no write and no flush succeeds that was sent 
   }
   for (const one of reads) assert.equal((await one).status, 0);
 });
+
+Deno.test("time in which nobody here could do anything does not count", async () => {
+  using exporter = scripted();
+  const [lane, first] = await start(exporter, { patience: HASTY });
+  await using _ = lane;
+  const write = lane.write(0, 512, 1);
+  await first.take();
+  first.peer.close();
+  // As of a process that is stopped, and goes on when the connection is long lost.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500);
+  const { visit } = await rejoin(exporter);
+  assert.equal(lane.session.inFlight, 1);
+  await visit.reply(await visit.take());
+  assert.equal((await write).status, 0);
+});
