@@ -29,7 +29,7 @@ const SPARE_SLOTS = 8;
 
 /** What is opened, and what it is served by. */
 export interface LaneOptions {
-  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps"> & { readonly patience: Patience };
+  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps">;
   /** Looks the exporter's name up, and never rejects; null where it was named by its address. */
   readonly lookUp: (() => Promise<SocketAddress[]>) | null;
   /** How many lanes are wished for. */
@@ -124,8 +124,9 @@ export class LaneThreads {
     return this.#crew.ledger.isLost;
   }
 
-  /** How patient they are. */
+  /** How patient they are. Not where the session ends with its connection. */
   get patience(): Patience {
+    if (this.#crew.patience === null) throw new Error("The session has no patience");
     return this.#crew.patience;
   }
 
@@ -245,7 +246,7 @@ class Crew {
   readonly session: Uint8Array;
   failure: string | null = null;
   grant: Grant | null = null;
-  patience: Patience;
+  patience: Patience | null;
   changed: () => void = () => {};
   resized: (size: number) => void = () => {};
   readonly #outage = new Outage();
@@ -269,7 +270,7 @@ class Crew {
     this.#options = options;
     this.#open = { ...open, session, lanes, ledger, overlaps };
     this.session = session;
-    this.patience = open.patience;
+    this.patience = open.patience ?? null;
     this.ledger = new MutationLedger(ledger);
     if (recovered !== null) this.#inherit(recovered.grant, recovered.failure);
   }
