@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { Connector, type ConnectTarget } from "../../client/connector.ts";
 import { makeLocalEngine } from "../../client/local_engine.ts";
 import { Cipher, Digest } from "../../protocol/wire.ts";
-import { local } from "./patient.ts";
+import { local, rejoin, scripted, start } from "./patient.ts";
 
 const SLOTS = 4;
 
@@ -61,3 +61,30 @@ for (const loop of ["uring", "poll"] as const) {
     engine.close();
   });
 }
+
+Deno.test("however often a lane comes back, it needs no more than before", async () => {
+  using exporter = scripted();
+  const [lane, first] = await start(exporter, { depth: 4 }, { slots: 4 });
+  await using _ = lane;
+  let visit = first;
+  let before: typeof lane.resources | null = null;
+  for (let round = 0; round < 100; round++) {
+    const read = lane.read(0, 512);
+    await visit.reply(await visit.take(), new Uint8Array(512));
+    assert.equal((await read).status, 0);
+    // Something is under way each time.
+    const write = lane.write(0, 4096, round);
+    await visit.take();
+    visit.peer.close();
+    ({ visit } = await rejoin(exporter, { slots: 4 }));
+    await visit.reply(await visit.take());
+    assert.equal((await write).status, 0);
+    const now = lane.resources;
+    before ??= now;
+    assert.deepEqual([now.slots, now.operations], [before.slots, before.operations]);
+    // The last second's, of connections that are gone.
+    assert.ok(now.timers < 1000, `${now.timers} timers`);
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.ok(lane.resources.timers <= before!.timers, `${lane.resources.timers} timers, ${before!.timers} before`);
+});

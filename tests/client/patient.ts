@@ -150,6 +150,12 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
     this.session.patienceChanged();
   }
 
+  /** What its engine has in use. */
+  get resources(): { slots: number; operations: number; timers: number } {
+    const { slots, loop, timers } = this.#engine;
+    return { slots: slots.count - slots.freeCount, operations: loop.pending, timers: timers.count };
+  }
+
   /** A WRITE of one byte all over. */
   write(offset: number, length: number, fill: number, flags = 0): Promise<Outcome> {
     return this.submit(Operation.WRITE, offset, length, new Uint8Array(length).fill(fill), flags);
