@@ -15,7 +15,7 @@ import { close, duplicate } from "../ffi/libc.ts";
 import { UblkControl } from "../ffi/ublk_control.ts";
 import type { Provider } from "../engine/cryptography.ts";
 import { unlessInterrupted } from "./interrupt.ts";
-import { LaneThreads, type Reconnecting } from "./lane_threads.ts";
+import { LaneThreads, type Reconnecting, type ReplayState } from "./lane_threads.ts";
 import { isAddress, lookUp, nameOfRemote, resolveTarget } from "./open.ts";
 import { cryptoFor, forgetKey, type SessionOptions } from "./options.ts";
 import type { Patience } from "./patience.ts";
@@ -43,6 +43,8 @@ export interface AttachOptions extends RemoteAddress, SessionOptions {
   /** How many connections the session is wished to have, each served by a thread of its own: 1 to 64. */
   readonly lanes: number;
   readonly patience: Patience;
+  /** Room for copies of what the exporter may lose with its memory, in bytes; null: that is lost. */
+  readonly replayBytes: number | null;
   /** Where to keep what another daemon needs to take a block device over; null: it goes away with this one. */
   readonly runtime: RuntimeDirectory | null;
   /** The absolute path of the key's file, where there is a key. */
@@ -73,6 +75,8 @@ export interface AttachmentStatus {
   readonly inFlight: number;
   /** Where lanes have no connection and are coming back; else null. */
   readonly reconnecting: Reconnecting | null;
+  /** The copies of what the exporter may lose with its memory; null where it loses nothing, or nothing is kept. */
+  readonly replay: ReplayState | null;
   /** Why writes fail for good, or null. */
   readonly failure: string | null;
 }
@@ -167,14 +171,14 @@ export async function attach(options: AttachOptions, interrupted: AbortSignal): 
 }
 
 async function connect(options: AttachOptions, interrupted: AbortSignal): Promise<LaneThreads> {
-  const { name, readOnly, steal, depth, holder, loop, patience } = options;
+  const { name, readOnly, steal, depth, holder, loop, patience, replayBytes } = options;
   const target = await unlessInterrupted(resolveTarget(options, options), interrupted);
   const open = { target, name, readOnly, steal, depth, holder, patience };
   const lookUpAgain = isAddress(options) ? null : () => lookUp(options);
   const frontend = options.nbd === null ? "ublk" : "nbd";
   const crypto = cryptoFor(options);
   return await LaneThreads.open(
-    { open, lookUp: lookUpAgain, lanes: lanesOf(options), frontend, loop, crypto },
+    { open, lookUp: lookUpAgain, lanes: lanesOf(options), replayBytes, frontend, loop, crypto },
     interrupted,
   );
 }
@@ -290,12 +294,12 @@ export function running(threads: LaneThreads, frontend: Frontend, key: string | 
     ended,
     status: async () => {
       const { connected, inFlight, reconnecting } = await threads.status();
-      const { count: lanes, loop, failure } = threads;
+      const { count: lanes, loop, failure, replay } = threads;
       const cipher = cipherName(shape.cipher);
       const digest = digestName(shape.digest);
       const patience = shownPatience(threads.patience);
       const channel = { cipher, digest, crypto: shape.provider, key, loop, lanes };
-      return { connected, ...channel, ...sizes.state, patience, inFlight, reconnecting, failure };
+      return { connected, ...channel, ...sizes.state, patience, inFlight, reconnecting, replay, failure };
     },
     set: async (change) => {
       await threads.setPatience(changedPatience(change, threads.patience));

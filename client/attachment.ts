@@ -13,6 +13,7 @@ import { errnoMessage } from "../ffi/errno.ts";
 import { prctl } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
+import { KEEPER_SLOTS } from "./keeper.ts";
 import type { AttachEvent, AttachInit, AttachQuestion, OpenedShape, SessionState } from "./messages.ts";
 import { joinLane, type OpenedSession, type Opening, openSession, recoverLane, type Surroundings } from "./open.ts";
 import type { Patience } from "./patience.ts";
@@ -30,7 +31,7 @@ const NBD_CLIENTS_MAX = 32;
 /** How many slots the thread needs. */
 export function attachmentSlots(frontend: "nbd" | "ublk", depth: number): number {
   const ofFrontend = frontend === "ublk" ? depth : NBD_CLIENTS_MAX * (NBD_SLOTS + 1);
-  return SLOTS_OF_SESSION + transmitSlots(depth) + ofFrontend;
+  return SLOTS_OF_SESSION + KEEPER_SLOTS + transmitSlots(depth) + ofFrontend;
 }
 
 /** All that the thread does. */
@@ -135,6 +136,14 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
 
   onBack(awayMs: number, resent: number): void {
     this.#context.tell({ event: "back", awayMs, resent, grant: this.#opened().grant });
+  }
+
+  onReplayed(count: number, bytes: number, tookMs: number): void {
+    this.#context.tell({ event: "replayed", count, bytes, tookMs });
+  }
+
+  onDataLost(reason: string): void {
+    this.#context.tell({ event: "dataLost", reason });
   }
 
   onExpired(count: number): void {

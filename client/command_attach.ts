@@ -16,7 +16,15 @@ import { attach, type AttachOptions, type RunningAttachment } from "./attach.ts"
 import { LANES_MAX } from "../protocol/limits.ts";
 import { NO_SETTINGS, readClientConfig } from "./config.ts";
 import { recover } from "./recover.ts";
-import { forgetKey, PATIENCE_OPTIONS, patienceOptions, SESSION_OPTIONS, sessionOptions } from "./options.ts";
+import {
+  forgetKey,
+  PATIENCE_OPTIONS,
+  patienceOptions,
+  REPLAY_OPTIONS,
+  replayBytesOption,
+  SESSION_OPTIONS,
+  sessionOptions,
+} from "./options.ts";
 
 /** The command. */
 export const command: Command = {
@@ -50,6 +58,7 @@ export const command: Command = {
       },
       ...SESSION_OPTIONS,
       ...PATIENCE_OPTIONS,
+      ...REPLAY_OPTIONS,
       {
         name: "--config",
         value: "FILE.toml",
@@ -88,14 +97,16 @@ export const command: Command = {
     const remote = asUsage(() => parseRemote(args.positionals[0]));
     const settings = readClientConfig(args.value("--config"))?.settingsOf(remote) ?? NO_SETTINGS;
     const keyFile = args.value("--key") ?? settings.key;
+    const lanes = args.integer("--lanes", 1, LANES_MAX) ?? settings.lanes ?? 1;
     const options: AttachOptions = {
       ...remote,
       ...sessionOptions(args, settings),
       nbd: args.read("--nbd", parseNbdAddress) ?? null,
       readOnly: args.has("--read-only"),
       steal: args.has("--steal"),
-      lanes: args.integer("--lanes", 1, LANES_MAX) ?? settings.lanes ?? 1,
+      lanes,
       patience: patienceOptions(args, settings),
+      replayBytes: replayBytesOption(args, lanes, settings),
       runtime: RuntimeDirectory.open(),
       keyPath: keyFile === undefined ? null : Deno.realPathSync(keyFile),
     };

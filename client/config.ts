@@ -11,9 +11,14 @@ import { text, textRead, tryRead, whole, wordsRead } from "../engine/control/sch
 import { TomlFile } from "../engine/control/toml_file.ts";
 import { CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { parseDuration } from "../engine/duration.ts";
+import { parseSize } from "../engine/size.ts";
 import type { LoopChoice } from "../engine/thread.ts";
 import { DEPTH_MAX, LANES_MAX } from "../protocol/limits.ts";
 import { objectionToPatience, type Patience, patienceOf, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
+
+/** What becomes of writes that were not flushed when the exporter loses its memory: they are written again, or lost. */
+export const RESTART_CHOICES = ["replay", "fail"] as const;
+export type RestartChoice = (typeof RESTART_CHOICES)[number];
 
 /** What the file says of one attachment; what it does not say is undefined. */
 export interface ClientSettings extends Partial<Patience> {
@@ -26,6 +31,8 @@ export interface ClientSettings extends Partial<Patience> {
   readonly digests?: readonly string[];
   readonly crypto?: CryptoChoice;
   readonly loop?: LoopChoice;
+  readonly onExporterRestart?: RestartChoice;
+  readonly replayBytes?: number;
   /**
    * What is wrong with a setting that only shows where it is used.
    *
@@ -67,6 +74,8 @@ const ENTRIES = {
   digests: v.optional(wordsRead(parseDigests)),
   crypto: v.optional(v.picklist(CRYPTO_CHOICES, 'expected "auto", "wasm" or "openssl"')),
   loop: v.optional(v.picklist(["auto", "uring", "poll"], 'expected "auto", "uring" or "poll"')),
+  on_exporter_restart: v.optional(v.picklist(RESTART_CHOICES, 'expected "replay" or "fail"')),
+  replay_buffer: v.optional(textRead(parseSize)),
 };
 
 const AttachmentSchema = v.strictObject({ remote: textRead(parseRemote), ...ENTRIES });
@@ -127,6 +136,8 @@ export class ClientConfig {
       digests: get("digests"),
       crypto: get("crypto"),
       loop: get("loop"),
+      onExporterRestart: get("on_exporter_restart"),
+      replayBytes: get("replay_buffer"),
       refuse: (name, message) => {
         const isOwn = own[name as keyof Section] !== undefined;
         return this.#file.refuse(isOwn ? ["attachments", index, name] : [name], `${name}: ${message}`);

@@ -6,8 +6,10 @@
 import { messageOf } from "../engine/control/failure.ts";
 import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
+import { formatDuration } from "../engine/duration.ts";
+import { formatSize } from "../engine/size.ts";
 import { type LoopChoice, makeWakeFd, Thread } from "../engine/thread.ts";
-import { type Grant, IDENTITY_BYTES } from "../protocol/grant.ts";
+import { Feature, type Grant, IDENTITY_BYTES } from "../protocol/grant.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { attachmentSlots } from "./attachment.ts";
 import { geometryOf } from "./geometry.ts";
@@ -18,6 +20,7 @@ import type { OpenOptions, RecoveredSession } from "./open.ts";
 import { Outage } from "./outage.ts";
 import { overlapBytes } from "./overlap.ts";
 import type { Patience } from "./patience.ts";
+import { makeReplayRoom, ReplayMemory } from "./replay_log.ts";
 import { sleep } from "./ublk_device.ts";
 
 const log = logger("client");
@@ -29,11 +32,13 @@ const SPARE_SLOTS = 8;
 
 /** What is opened, and what it is served by. */
 export interface LaneOptions {
-  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps">;
+  readonly open: Omit<OpenOptions, "session" | "lanes" | "ledger" | "overlaps" | "replay">;
   /** Looks the exporter's name up, and never rejects; null where it was named by its address. */
   readonly lookUp: (() => Promise<SocketAddress[]>) | null;
   /** How many lanes are wished for. */
   readonly lanes: number;
+  /** Room for copies of what the exporter may lose with its memory, in bytes; null: that is lost. */
+  readonly replayBytes?: number | null;
   readonly frontend: "nbd" | "ublk";
   readonly loop: LoopChoice;
   readonly crypto: CryptoChoice;
@@ -49,6 +54,15 @@ export interface LanesState extends Omit<SessionState, "away"> {
   readonly reconnecting: Reconnecting | null;
   /** Whether lane 0 is one of them, without which the session cannot be ended. */
   readonly isFirstAway: boolean;
+}
+
+/** The copies of what the exporter may lose with its memory. */
+export interface ReplayState {
+  /** How much there is, and for how much there is room, in bytes. */
+  readonly bytes: number;
+  readonly capacity: number;
+  /** Whether it is being written again: nothing else is done meanwhile. */
+  readonly replaying: boolean;
 }
 
 /** The lanes that have no connection and are coming back. */
@@ -175,6 +189,15 @@ export class LaneThreads {
     return this.#crew.ledger.hasFailed;
   }
 
+  /** The copies of what the exporter may lose; null where it loses nothing, or nothing is kept. */
+  get replay(): ReplayState | null {
+    const { memory, ledger } = this.#crew;
+    const { geometry, grant } = this.shape;
+    if (memory === null || !geometry.volatileCache || (grant.features & Feature.SHARED) !== 0) return null;
+    const capacity = memory.lanes * memory.bytesOfLane;
+    return { bytes: memory.usedBytes, capacity, replaying: ledger.isReplaying };
+  }
+
   /** Asks the thread of one lane. */
   ask(lane: number, question: AttachQuestion): Promise<unknown> {
     return this.#crew.ask(lane, question);
@@ -243,6 +266,7 @@ class Crew {
   /** By lane. */
   readonly threads: LaneThread[] = [];
   readonly ledger: MutationLedger;
+  readonly memory: ReplayMemory | null;
   readonly session: Uint8Array;
   failure: string | null = null;
   grant: Grant | null = null;
@@ -252,6 +276,8 @@ class Crew {
   readonly #outage = new Outage();
   readonly #options: LaneOptions;
   readonly #open: AttachInit["open"];
+  /** The grant of a lane that came back last. */
+  #grantOfBack: Grant | null = null;
   #isLeaving = false;
   /** The session is over: every request fails. */
   #isOver = false;
@@ -261,14 +287,16 @@ class Crew {
   size = -1;
 
   constructor(options: LaneOptions) {
-    const { open, lanes, frontend, recovered = null } = options;
+    const { open, lanes, frontend, replayBytes = null, recovered = null } = options;
     const ledger = new SharedArrayBuffer(LEDGER_BYTES);
     const session = recovered?.session ?? crypto.getRandomValues(new Uint8Array(IDENTITY_BYTES));
     // An engine makes a few slots of what it does not need for itself.
     const slotsOfLane = attachmentSlots(frontend, open.depth) + SPARE_SLOTS;
     const overlaps = { memory: new SharedArrayBuffer(overlapBytes(lanes * slotsOfLane)), slotsOfLane };
     this.#options = options;
-    this.#open = { ...open, session, lanes, ledger, overlaps };
+    const replay = replayBytes === null || open.readOnly ? undefined : makeReplayRoom(lanes, replayBytes);
+    this.#open = { ...open, session, lanes, ledger, overlaps, replay };
+    this.memory = replay === undefined ? null : new ReplayMemory(replay);
     this.session = session;
     this.patience = open.patience ?? null;
     this.ledger = new MutationLedger(ledger);
@@ -344,9 +372,13 @@ class Crew {
         this.#isShuttingDown = false;
         this.#outage.ended(lane, event.awayMs, event.resent);
         for (const other of this.#outage.lanes) this.threads[other]?.ask({ ask: "hurry" }).catch(() => {});
-        this.#judge();
-        this.grant = event.grant;
-        return this.changed();
+        this.#grantOfBack = event.grant;
+        return this.#adopt();
+      case "replayed":
+        this.#replayed(event.count, event.bytes, event.tookMs);
+        return this.#adopt();
+      case "dataLost":
+        return this.#dataLost(event.reason);
       case "expired":
         return this.#outage.expired(event.count);
       case "keptOut":
@@ -381,14 +413,29 @@ class Crew {
     if (!this.#isLeaving) this.threads[lane].ask({ ask: "addresses", addresses }).catch(() => {});
   }
 
-  /** Whether what was acknowledged has survived the exporter's absence. */
-  #judge(): void {
-    if (!this.ledger.isLost || this.failure !== null) return;
-    this.failure = "what was written last and not flushed is lost, as the exporter has lost its memory";
-    log.error("{text}", {
-      text: `${this.failure[0].toUpperCase()}${this.failure.slice(1)}: every write fails from now on, reads go on: ` +
-        "detach it",
+  /** An epoch of the exporter's counts once nothing of the one before is at stake. */
+  #adopt(): void {
+    if (this.#grantOfBack === null || this.ledger.isReplaying) return;
+    this.grant = this.#grantOfBack;
+    this.changed();
+  }
+
+  #replayed(count: number, bytes: number, tookMs: number): void {
+    const many = count === 1 ? "1 write" : `${count} writes`;
+    log.info("{text}", {
+      text: `The exporter had lost what was not flushed: replayed ${many} (${formatSize(bytes)}) in ${
+        formatDuration(tookMs)
+      }`,
     });
+  }
+
+  #dataLost(reason: string): void {
+    if (this.failure !== null) return;
+    this.failure = reason;
+    log.error("{text}", {
+      text: `${reason[0].toUpperCase()}${reason.slice(1)}: every write fails from now on, reads go on: detach it`,
+    });
+    this.changed();
   }
 
   #lost(lane: number, reason: string): void {

@@ -94,6 +94,10 @@ export type AttachEvent =
   | { readonly event: "away"; readonly reason: string }
   /** The lane has a connection again, after so many milliseconds; so many requests are sent again. */
   | { readonly event: "back"; readonly awayMs: number; readonly resent: number; readonly grant: Grant }
+  /** What the exporter had lost with its memory is written again: so many mutations of all lanes, so many bytes. */
+  | { readonly event: "replayed"; readonly count: number; readonly bytes: number; readonly tookMs: number }
+  /** What was acknowledged is lost for good, and every write fails from now on. The reason is for people. */
+  | { readonly event: "dataLost"; readonly reason: string }
   /** So many requests have failed, since there was no life for too long. */
   | { readonly event: "expired"; readonly count: number }
   /** The exporter is there, but does not let the lane back in. The reason is for people. */

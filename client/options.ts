@@ -9,15 +9,20 @@ import { Failure, usageFailure } from "../engine/control/failure.ts";
 import { type Key, readKeyFile } from "../engine/control/key_file.ts";
 import { availableCiphers, CRYPTO_CHOICES, type CryptoChoice } from "../engine/cryptography.ts";
 import { formatDuration, parseDuration } from "../engine/duration.ts";
+import { formatSize, parseSize } from "../engine/size.ts";
 import type { LoopChoice } from "../engine/thread.ts";
 import { DEPTH_MAX } from "../protocol/limits.ts";
-import { type ClientSettings, NO_SETTINGS } from "./config.ts";
+import { type ClientSettings, NO_SETTINGS, RESTART_CHOICES, type RestartChoice } from "./config.ts";
+import { REPLAY_BYTES_MAX, REPLAY_BYTES_OF_LANE_MIN } from "./replay_log.ts";
 import { objectionToPatience, PATIENCE, type Patience, patienceOf, RESENDS_MAX, TIME_MS_MAX } from "./patience.ts";
 
 /** What ublk's own tools take; deep enough that a round trip of a millisecond does not limit a fast disk. */
 const DEPTH_DEFAULT = 128;
 /** As `NAME_BYTES_MAX` of the protocol's specification. */
 const HOLDER_BYTES_MAX = 255;
+
+/** Memory for the copies of what is not flushed, in bytes: a flush is due at half of it, a second's worth of a fast network. */
+const REPLAY_BYTES = 64 * 1024 * 1024;
 
 /** How a client speaks to an exporter. */
 export interface ChannelOptions {
@@ -135,6 +140,48 @@ export function patienceOptions(args: ParsedArguments, settings: ClientSettings 
   const objection = objectionToPatience(patience);
   if (objection !== null) throw usageFailure(`--dead-after, --ping-interval: ${objection}`);
   return patience;
+}
+
+/** What becomes of what the exporter loses with its memory. */
+export const REPLAY_OPTIONS: readonly OptionSpec[] = [
+  {
+    name: "--on-exporter-restart",
+    value: "WHAT",
+    choices: RESTART_CHOICES,
+    help:
+      "what to do where the exporter has lost what was not flushed: replay writes it again from copies, fail lets " +
+      "every later write and flush fail (default: replay)",
+  },
+  {
+    name: "--replay-buffer",
+    value: "SIZE",
+    help: `memory for these copies, over all lanes (default: ${formatSize(REPLAY_BYTES)})`,
+  },
+];
+
+/**
+ * Reads {@link REPLAY_OPTIONS}: how many bytes there are for copies; null: none are made.
+ *
+ * @param lanes how many lanes share them
+ * @param settings what counts where they are not given
+ * @throws {Failure} where the size is of no use
+ */
+export function replayBytesOption(
+  args: ParsedArguments,
+  lanes: number,
+  settings: ClientSettings = NO_SETTINGS,
+): number | null {
+  const given = args.read("--replay-buffer", parseSize);
+  const choice = args.value("--on-exporter-restart") as RestartChoice | undefined ?? settings.onExporterRestart;
+  if (choice === "fail") return null;
+  const least = lanes * REPLAY_BYTES_OF_LANE_MIN;
+  const bytes = given ?? settings.replayBytes ?? Math.max(REPLAY_BYTES, least);
+  if (bytes >= least && bytes <= REPLAY_BYTES_MAX) return bytes;
+  const ofLanes = lanes === 1 ? "" : ` for ${lanes} lanes`;
+  const wrong = `${formatSize(bytes)} is not between ${formatSize(least)}${ofLanes} and ${
+    formatSize(REPLAY_BYTES_MAX)
+  }`;
+  throw given === undefined ? settings.refuse("replay_buffer", wrong) : usageFailure(`--replay-buffer: ${wrong}`);
 }
 
 /**

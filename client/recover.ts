@@ -179,6 +179,7 @@ function laneOptions(recovery: Recovery, generation: number, key: Key | null) {
     },
     lookUp: isAddress(recovery) ? null : () => lookUp({ host, port }),
     lanes,
+    replayBytes: recovery.replayBytes,
     frontend: "ublk",
     loop: "uring",
     crypto: cryptoFor({ key, crypto: recovery.crypto }),

@@ -97,6 +97,8 @@ const RecoverySchema = v.object({
   crypto: v.picklist(CRYPTO_CHOICES),
   depth: Positive,
   patience: PatienceSchema,
+  /** Room for copies of what the exporter may lose with its memory; null: there are none. */
+  replayBytes: v.nullable(Positive),
   /** Whom the driver may know as the server of the device. */
   servers: v.array(Positive),
   /** The device is being taken over: its queues may have servers or not. */

@@ -50,6 +50,7 @@ const RECOVERY: Recovery = {
   crypto: "auto",
   depth: 128,
   patience: { resendMs: 5000, resends: null, connectMs: 5000, pingIdleMs: 1000, deadMs: 15_000 },
+  replayBytes: 65536,
   servers: [17],
   isTaking: false,
   failure: null,

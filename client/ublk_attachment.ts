@@ -132,7 +132,7 @@ function beginRecord(
   device: UblkDevice,
   size: number,
 ): RecoveryKeeper {
-  const { host, port, name, readOnly, key, keyPath, ciphers, digests, crypto, depth, patience } = options;
+  const { host, port, name, readOnly, key, keyPath, ciphers, digests, crypto, depth, patience, replayBytes } = options;
   const { shape } = threads;
   const attachment = { remote: formatRemote(host, port, name), device: device.path, nbd: null, size, readOnly };
   const self = { kind: "attach" as const, id: String(device.id), log: backgroundLog(), attachment, listening: [] };
@@ -155,6 +155,7 @@ function beginRecord(
     crypto,
     depth,
     patience: recordedPatience(patience),
+    replayBytes,
     servers: [Deno.pid],
     isTaking: false,
     failure: null,

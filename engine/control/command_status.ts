@@ -291,6 +291,11 @@ interface ShownReconnecting {
   readonly reason?: string;
 }
 
+/** What is shown of an attachment's copies of what its exporter may lose. */
+interface ShownReplay {
+  readonly replaying: boolean;
+}
+
 /**
  * How an attachment is: `connected`, or `reconnecting, 3.2 s, 17 transactions waiting, next try in 0.4 s`, and why there is no
  * connection.
@@ -307,6 +312,9 @@ export function healthOf(status: Record<string, unknown> | null): string {
     return `reconnecting${of}, ${formatDuration(forMs)}, ${many} waiting, ${next}${why}`;
   }
   if (status?.connected === false) return "not connected";
+  if ((status?.replay as ShownReplay | null | undefined)?.replaying === true) {
+    return "connected, writing again what the exporter had lost";
+  }
   return typeof status?.resized === "string" ? `connected; ${printable(status.resized)}` : "connected";
 }
 

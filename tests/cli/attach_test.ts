@@ -154,7 +154,8 @@ for (const way of ["a signal", "dst detach"] as const) {
       const served = ["disk.img", "--layer", "volatile:8M"];
       const { daemon: exporter, address } = await place.exporter(...served);
       const nbd = `unix:${place.folder}/nbd.sock`;
-      const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd);
+      const fails = ["--on-exporter-restart", "fail"];
+      const daemon = place.daemon("attach", `${address}/disk.img`, "--nbd", nbd, ...fails);
       await daemon.waitFor("attached");
       const disk = await NbdDisk.connect(`${place.folder}/nbd.sock`);
       await writePattern(disk, 4 * MIB, 5);
