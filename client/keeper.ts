@@ -108,6 +108,11 @@ export class Keeper implements Copies, ReplayHost {
     this.#entries = new Uint16Array(count);
   }
 
+  /** In which durability epoch the lane lives, by the ledger's count. */
+  get epochs(): number {
+    return this.#log.epochs;
+  }
+
   /** Whether everything waits for the replay, on whichever lane it is. */
   get isHeld(): boolean {
     return this.#ledger.isReplaying;
@@ -180,11 +185,15 @@ export class Keeper implements Copies, ReplayHost {
     return this.#log.cover(mark);
   }
 
-  /** The exporter has granted the lane, as the session's first or again; the connection follows. */
-  meet(grant: Grant): void {
+  /**
+   * The exporter has granted the lane, as the session's first or again; the connection follows.
+   *
+   * @param isOther whether it is another process than before
+   */
+  meet(grant: Grant, isOther: boolean): void {
     const ledger = this.#ledger;
     this.#objection = "";
-    const epochs = ledger.meet(grant.identities.durability, this);
+    const epochs = ledger.meet(grant.identities.durability, this, isOther);
     if (epochs === this.#log.epochs) return;
     this.#log.epochs = epochs;
     if (ledger.isReplayer(this.lane)) {

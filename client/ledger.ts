@@ -4,8 +4,11 @@
  *
  * @module
  */
+import { Operation, RequestFlag } from "../engine/block.ts";
+import { Errno } from "../ffi/errno.ts";
 import { IDENTITY_BYTES } from "../protocol/grant.ts";
 import { lock, unlock } from "./spin_lock.ts";
+import { isMutation } from "./transactions.ts";
 
 /** Words of the shared memory. */
 const Word = {
@@ -31,9 +34,12 @@ const Word = {
   REPLAYER: 9,
   /** Goes on as long as that lane has a chance. */
   BEATS: 10,
+  /** Not 0: the exporter could not put on stable storage what was acknowledged up to DOUBT. */
+  DOUBTED: 11,
+  DOUBT: 12,
   /** Guards the durability epoch, which is in the words from here on. */
-  LOCK: 11,
-  DURABILITY: 12,
+  LOCK: 13,
+  DURABILITY: 14,
 } as const;
 
 /** The copies of what may be lost, as far as the ledger has to do with them. */
@@ -50,6 +56,21 @@ export interface Copies {
 
 /** Bytes that a ledger needs. */
 export const LEDGER_BYTES = Word.DURABILITY * 4 + IDENTITY_BYTES;
+
+/** What a FLUSH, or a mutation with FUA, may fail with before anything was tried. */
+const HARMLESS: readonly number[] = [Errno.ESHUTDOWN, Errno.ESTALE, Errno.EOPNOTSUPP, Errno.EINVAL, Errno.EROFS];
+
+/**
+ * Whether a failure says that the exporter may have lost something that it has acknowledged: see
+ * {@link MutationLedger.doubt}.
+ *
+ * @param flags a `RequestFlag` set
+ * @param status a negative errno
+ */
+export function isDoubt(operation: number, flags: number, status: number): boolean {
+  const isSync = operation === Operation.FLUSH || (isMutation(operation) && (flags & RequestFlag.FUA) !== 0);
+  return isSync && !HARMLESS.includes(-status);
+}
 
 /**
  * Counts mutations over all lanes of a session, which are served by as many threads. The counts go round at 2^32, and
@@ -139,6 +160,21 @@ export class MutationLedger {
   }
 
   /**
+   * The exporter has failed to put something on stable storage: what was acknowledged and is not covered may be lost with its
+   * process already, though it may not be able to say so when it starts again.
+   */
+  doubt(): void {
+    Atomics.store(this.#words, Word.DOUBT, this.mark());
+    Atomics.store(this.#words, Word.DOUBTED, 1);
+  }
+
+  /** Whether there is a {@link doubt} that no FLUSH has dispelled since. */
+  get #isDoubtful(): boolean {
+    if (Atomics.load(this.#words, Word.DOUBTED) === 0) return false;
+    return ((this.covered - Atomics.load(this.#words, Word.DOUBT)) | 0) < 0;
+  }
+
+  /**
    * Whether something that was acknowledged is lost for good: every mutation and FLUSH fails from then on, since whoever
    * has one fail and the next succeed would take all for well.
    */
@@ -204,12 +240,16 @@ export class MutationLedger {
    * lane that writes it again, if there are copies; else it {@link isLost}.
    *
    * @param durability 16 bytes
+   * @param isOther whether it is another process of the exporter than the one before: after a {@link doubt} its epoch counts
+   * as another one
    * @returns {@link epochs}
    */
-  meet(durability: Uint8Array, copies: Copies | null = null): number {
+  meet(durability: Uint8Array, copies: Copies | null = null, isOther = false): number {
     lock(this.#words, Word.LOCK);
     const isFirst = this.epochs === 0;
-    if (isFirst || durability.some((byte, i) => byte !== this.#durability[i])) {
+    const isChanged = durability.some((byte, i) => byte !== this.#durability[i]);
+    if (isFirst || isChanged || (isOther && this.#isDoubtful)) {
+      Atomics.store(this.#words, Word.DOUBTED, 0);
       // A lane that has begun already begins again when it learns of this.
       const isAtStake = !isFirst && !this.isReplaying && !this.isLost;
       // Before the count: whoever knows of the new epoch knows of this.

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { LEDGER_BYTES, MutationLedger } from "./ledger.ts";
+import { Operation, RequestFlag } from "../engine/block.ts";
+import { Errno } from "../ffi/errno.ts";
+import { isDoubt, LEDGER_BYTES, MutationLedger } from "./ledger.ts";
 
 Deno.test("where nothing was written nothing can be lost", () => {
   const ledger = new MutationLedger();
@@ -173,4 +175,30 @@ Deno.test("what another process has left uncovered is lost with the epoch, whate
   assert(!ledger.isCovered);
   ledger.meet(EPOCHS[1], copiesOf(0, !ledger.hasInherited));
   assert(ledger.isLost && !ledger.isReplaying);
+});
+
+Deno.test("after a doubt another process begins another epoch, unless a FLUSH has succeeded since", () => {
+  const epoch = new Uint8Array(16).fill(7);
+  const ledger = new MutationLedger();
+  assert.equal(ledger.meet(epoch), 1);
+  ledger.acknowledge();
+  assert.equal(ledger.meet(epoch, null, true), 1);
+  ledger.doubt();
+  assert.equal(ledger.meet(epoch, null, false), 1);
+  ledger.cover(ledger.mark());
+  ledger.acknowledge();
+  assert.equal(ledger.meet(epoch, null, true), 1);
+  ledger.doubt();
+  assert.equal(ledger.meet(epoch, null, true), 2);
+  assert.equal(ledger.isLost, true);
+  assert.equal(ledger.meet(epoch, null, true), 2);
+});
+
+Deno.test("only what failed when something was to be put on stable storage is a reason to doubt", () => {
+  assert.equal(isDoubt(Operation.FLUSH, 0, -Errno.EIO), true);
+  assert.equal(isDoubt(Operation.WRITE, RequestFlag.FUA, -Errno.ENOSPC), true);
+  assert.equal(isDoubt(Operation.WRITE, 0, -Errno.EIO), false);
+  assert.equal(isDoubt(Operation.READ, 0, -Errno.EIO), false);
+  assert.equal(isDoubt(Operation.DISCARD, RequestFlag.FUA, -Errno.EOPNOTSUPP), false);
+  assert.equal(isDoubt(Operation.FLUSH, 0, -Errno.ESHUTDOWN), false);
 });

@@ -15,9 +15,10 @@ import { writeUint64 } from "../protocol/wire.ts";
 import { canDo, geometryOf } from "./geometry.ts";
 import { DATA_LOST, Keeper, type KeeperHost, type KeeperPlace } from "./keeper.ts";
 import { LaneIo } from "./lane_io.ts";
-import type { MutationLedger } from "./ledger.ts";
+import { isDoubt, type MutationLedger } from "./ledger.ts";
 import { overlapBytes, type Overlaps, OverlapTable } from "./overlap.ts";
 import { type Patience, windowMs } from "./patience.ts";
+import { isOtherInstance } from "./resume.ts";
 import type { SessionOwner } from "./session.ts";
 import { isMutation, isWriter, Transactions, TransactionState } from "./transactions.ts";
 
@@ -94,7 +95,7 @@ export class Requests implements TimerHandler, KeeperHost {
     this.#news = options.news;
     this.#keeper = this.#keeperOf(options, grant);
     this.#epochs = ledger.epochs;
-    this.#meet(grant);
+    this.#meet(grant, false);
     this.#openings = ledger.openings;
     this.#owesFence = options.isRecovered === true;
   }
@@ -182,6 +183,7 @@ export class Requests implements TimerHandler, KeeperHost {
     } else {
       transactions.extentBytes[slot] = payloadBytes;
     }
+    if (status < 0 && isDoubt(operation, transactions.flags[slot], status)) this.#doubt();
     // Whoever has one fail and the next succeed would take all for well.
     if (status === 0 && isWriter(operation) && this.#ledger.isLost) status = -Errno.EIO;
     if (status === 0 && !this.#note(slot, operation)) {
@@ -205,10 +207,11 @@ export class Requests implements TimerHandler, KeeperHost {
    */
   granted(grant: Grant, isClean: boolean, isOpened: boolean): void {
     const ledger = this.#ledger;
+    const isOther = isOtherInstance(this.grant, grant);
     this.grant = grant;
     if (isOpened) ledger.opened();
     this.#openings = ledger.openings;
-    this.#meet(grant);
+    this.#meet(grant, isOther);
     if (isClean) {
       this.io.begin(grant);
       this.#transactions.requeue();
@@ -387,9 +390,9 @@ export class Requests implements TimerHandler, KeeperHost {
   }
 
   /** Takes note of the exporter's durability epoch, and of what is lost with the one before. */
-  #meet(grant: Grant): void {
-    if (this.#keeper !== null) return this.#keeper.meet(grant);
-    const epochs = this.#ledger.meet(grant.identities.durability);
+  #meet(grant: Grant, isOther: boolean): void {
+    if (this.#keeper !== null) return this.#keeper.meet(grant, isOther);
+    const epochs = this.#ledger.meet(grant.identities.durability, null, isOther);
     if (epochs === this.#epochs) return;
     this.#epochs = epochs;
     // What was acknowledged of a WRITE in parts is nowhere else any more.
@@ -430,6 +433,12 @@ export class Requests implements TimerHandler, KeeperHost {
       return ledger.epochs === this.#epochs;
     }
     return true;
+  }
+
+  /** The exporter may have lost what it has acknowledged; in an epoch that is over that is known already. */
+  #doubt(): void {
+    const epochs = this.#keeper === null ? this.#epochs : this.#keeper.epochs;
+    if (this.#ledger.epochs === epochs) this.#ledger.doubt();
   }
 
   /** Whether what was acknowledged is on stable storage only after a FLUSH. */

@@ -421,3 +421,63 @@ Deno.test("requests that wait for a replay of which nothing comes fail in their 
   assert.deepEqual(await shownOf(visit, 2), [[WRITE, 0, 512, 0, 1], FLUSHED]);
   await done(visit, lane.read(0, 512));
 });
+
+Deno.test("what an exporter could not flush is written again to its next process, whatever that knows of it", async () => {
+  using exporter = scripted();
+  const [lane, first] = await keeping(exporter);
+  await using _ = lane;
+  await done(first, lane.write(0, 4096, 1));
+  const flush = lane.submit(FLUSH, 0, 0);
+  await serve(first, Status.IO);
+  assert.equal((await flush).status, -Errno.EIO);
+  // A connection alone changes nothing.
+  first.peer.close();
+  const { visit: second } = await rejoin(exporter, CACHED);
+  await done(second, lane.read(0, 512));
+  second.peer.close();
+  // As it was not able to record that its stable storage has failed.
+  const third = await greet(exporter);
+  await third.refuseType(FrameType.JOIN, Status.NO_SESSION, "no such session");
+  await third.grant({ ...CACHED, identities: [9, 2, 3] });
+  assert.deepEqual(await shownOf(third, 2), [[WRITE, 0, 4096, 0, 1], FLUSHED]);
+  await done(third, lane.write(4096, 512, 2));
+  third.peer.close();
+  // That was enough.
+  const fourth = await greet(exporter);
+  await fourth.refuseType(FrameType.JOIN, Status.NO_SESSION, "no such session");
+  await fourth.grant({ ...CACHED, identities: [10, 2, 3] });
+  await done(fourth, lane.read(0, 512));
+});
+
+Deno.test("a FLUSH that succeeds after one that failed dispels the doubt", async () => {
+  using exporter = scripted();
+  const [lane, first] = await keeping(exporter);
+  await using _ = lane;
+  await done(first, lane.write(0, 4096, 1));
+  const flush = lane.submit(FLUSH, 0, 0);
+  await serve(first, Status.NO_MEMORY);
+  assert.equal((await flush).status, -Errno.ENOMEM);
+  await done(first, lane.submit(FLUSH, 0, 0));
+  await done(first, lane.write(8192, 512, 2));
+  first.peer.close();
+  const visit = await greet(exporter);
+  await visit.refuseType(FrameType.JOIN, Status.NO_SESSION, "no such session");
+  await visit.grant({ ...CACHED, identities: [9, 2, 3] });
+  await done(visit, lane.read(0, 512));
+});
+
+Deno.test("without copies what could not be flushed is lost when the exporter starts again", async () => {
+  using exporter = scripted();
+  const [lane, first] = await start(exporter, {}, CACHED);
+  await using _ = lane;
+  await done(first, lane.write(0, 4096, 1));
+  const write = lane.write(4096, 512, 1, RequestFlag.FUA);
+  await serve(first, Status.IO);
+  assert.equal((await write).status, -Errno.EIO);
+  first.peer.close();
+  const visit = await greet(exporter);
+  await visit.refuseType(FrameType.JOIN, Status.NO_SESSION, "no such session");
+  await visit.grant({ ...CACHED, identities: [9, 2, 3] });
+  await done(visit, lane.read(0, 512));
+  assert.equal((await lane.submit(FLUSH, 0, 0)).status, -Errno.EIO);
+});
