@@ -422,10 +422,9 @@ class Crew {
 
   #replayed(count: number, bytes: number, tookMs: number): void {
     const many = count === 1 ? "1 write" : `${count} writes`;
+    const took = tookMs < 1000 ? `${Math.ceil(tookMs)} ms` : formatDuration(tookMs);
     log.info("{text}", {
-      text: `The exporter had lost what was not flushed: replayed ${many} (${formatSize(bytes)}) in ${
-        formatDuration(tookMs)
-      }`,
+      text: `The exporter had lost what was not flushed: replayed ${many} (${formatSize(bytes)}) in ${took}`,
     });
   }
 

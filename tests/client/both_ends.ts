@@ -6,9 +6,11 @@
  */
 import assert from "node:assert/strict";
 import { Connector } from "../../client/connector.ts";
+import { KEEPER_SLOTS } from "../../client/keeper.ts";
 import { MutationLedger } from "../../client/ledger.ts";
 import { PATIENCE } from "../../client/patience.ts";
 import type { ReconnectPlan } from "../../client/reconnect.ts";
+import { makeReplayRoom } from "../../client/replay_log.ts";
 import { ClientSession } from "../../client/session.ts";
 import { type CryptoChoice, makeCryptography } from "../../engine/cryptography.ts";
 import { arenaBytes, Engine } from "../../engine/engine.ts";
@@ -27,7 +29,7 @@ import { framePayloadBytes, FrameType } from "../../protocol/wire.ts";
 import { makeArena } from "../../wasm/core.ts";
 
 /** Slots beside those of the requests: two streams', the lane's and the session's own messages. */
-const OTHER_SLOTS = 4;
+const OTHER_SLOTS = 4 + KEEPER_SLOTS;
 const CLIENT_KEY = new Uint8Array(32).fill(1);
 const EXPORTER_KEY = new Uint8Array(32).fill(2);
 
@@ -41,6 +43,8 @@ export interface BothEndsOptions {
   readonly maxPayload: number;
   /** `mem:SIZE` or a file. */
   readonly path: string;
+  /** So many bytes for copies of what is written, as if the disk could lose it; without it none. */
+  readonly replayBytes?: number;
   /** Told of each payload, or piece of one, that is sealed or opened: by which guard, in which turn, and its bytes. */
   readonly worked?: (guard: number, turn: number, bytes: number) => void;
 }
@@ -88,6 +92,7 @@ export class BothEnds implements StreamOwner {
   session!: ClientSession;
   /** Why either end has dropped the connection. */
   readonly reasons: string[] = [];
+  readonly ledger = new MutationLedger();
   /** The client's end. */
   readonly stream: Stream;
   readonly #close: () => void;
@@ -121,7 +126,8 @@ export class BothEnds implements StreamOwner {
       optimalIo: geometry.optimalIo,
       discardGranularity: geometry.discardGranularity,
       access: Access.READ_WRITE,
-      features: Feature.DISCARD | Feature.WRITE_ZEROES | Feature.BLOCK_STATUS,
+      features: (options.replayBytes === undefined ? 0 : Feature.VOLATILE_CACHE) | Feature.DISCARD |
+        Feature.WRITE_ZEROES | Feature.BLOCK_STATUS,
       identities: { instance: identity, durability: identity, storage: identity, writeEpoch: 1 },
       slots: depth,
       maxPayload,
@@ -145,7 +151,10 @@ export class BothEnds implements StreamOwner {
           onResized: () => {},
           onAway: (reason: string) => this.reasons.push(reason),
         };
-        const place = { lane: 0, ledger: new MutationLedger(), plan: patientPlan(engine) };
+        const replay = options.replayBytes === undefined
+          ? null
+          : { room: makeReplayRoom(1, options.replayBytes), slots: engine.slots.reserve(KEEPER_SLOTS)! };
+        const place = { lane: 0, ledger: this.ledger, plan: patientPlan(engine), replay };
         this.session = new ClientSession(engine, controlSlots, granted, owner, place);
         this.session.connect(this.stream, handoff(CLIENT_KEY, EXPORTER_KEY, 1));
         this.#isOpen = true;

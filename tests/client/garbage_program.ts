@@ -11,6 +11,8 @@ import type { CryptoChoice } from "../../engine/cryptography.ts";
 import { BothEnds } from "./both_ends.ts";
 
 const DEPTH = 32;
+/** Copies go round in it some hundred times. */
+const REPLAY_BYTES = 8 * 1024 * 1024;
 const BLOCK = 4096;
 /** Offsets beyond 4 GiB are no small integers. */
 const DISK_BYTES = 6 * 1024 ** 3;
@@ -66,6 +68,7 @@ const ends = new BothEnds({
   keyed: keyed === "true",
   depth: DEPTH,
   maxPayload: BLOCK,
+  replayBytes: REPLAY_BYTES,
   path: `mem:${DISK_BYTES}`,
 });
 const driver = new Driver(ends, ends.engine.slots.reserve(DEPTH)!);
@@ -74,4 +77,5 @@ driver.run(Number(warmUp));
 for (let i = 0; i < GROUP; i++) gc();
 driver.run(Number(ios));
 for (let i = 0; i < GROUP; i++) gc();
+if (ends.ledger.covered === 0) throw new Error("Nothing was copied, or flushed");
 ends.close();

@@ -1,6 +1,7 @@
 /**
  * The data path makes no garbage, at neither end: a million I/Os between a session and its lane leave nothing for V8 to
- * collect. They lie beyond 4 GiB, and so many that the keys change among them.
+ * collect. They lie beyond 4 GiB, and are so many that the keys change among them; a copy of each write is kept until it is
+ * flushed.
  *
  * @module
  */
