@@ -8,9 +8,7 @@ import { NBD_SLOTS, type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.
 import type { Reply, ThreadContext } from "../engine/thread.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { transmitSlots } from "../engine/transmit_area.ts";
-import { ProcessControl } from "../ffi/constants.ts";
 import { errnoMessage } from "../ffi/errno.ts";
-import { prctl } from "../ffi/libc.ts";
 import { Feature } from "../protocol/grant.ts";
 import { Connector } from "./connector.ts";
 import { KEEPER_SLOTS } from "./keeper.ts";
@@ -51,14 +49,6 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
   constructor(context: ThreadContext<AttachInit, AttachEvent>) {
     this.#context = context;
     this.#connector = new Connector(context.engine);
-    // The kernel may wait for this thread to write its dirty pages: it must not wait for that itself.
-    const result = prctl(ProcessControl.SET_IO_FLUSHER, 1);
-    if (result < 0) {
-      this.#log(
-        "debug",
-        `The thread is not marked as an I/O flusher (${errnoMessage(result)}): it may wait for memory`,
-      );
-    }
   }
 
   /** Answers the main isolate. */

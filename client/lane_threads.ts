@@ -8,7 +8,9 @@ import { logger } from "../engine/control/log.ts";
 import type { CryptoChoice } from "../engine/cryptography.ts";
 import { formatDuration } from "../engine/duration.ts";
 import { formatSize } from "../engine/size.ts";
-import { type LoopChoice, makeWakeFd, Thread } from "../engine/thread.ts";
+import { addressOf } from "../ffi/libc.ts";
+import { SPARE_SLOTS, threadBytes } from "../engine/limits.ts";
+import { keepInMemory, type LoopChoice, makeWakeFd, type Residence, sayUnlocked, Thread } from "../engine/thread.ts";
 import { Feature, type Grant, IDENTITY_BYTES } from "../protocol/grant.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
 import { attachmentSlots } from "./attachment.ts";
@@ -27,8 +29,12 @@ const log = logger("client");
 
 /** How long a forced detach waits for each step before it gives up what is under way, in milliseconds. */
 const FORCE_PATIENCE_MS = 5000;
-/** Slots that an engine may have beyond those that it was asked for: a mebibyte (`arenaBytes`) holds no more. */
-const SPARE_SLOTS = 8;
+
+/**
+ * How much memory an attachment takes from the start on, in bytes: 26 lanes of the usual depth, or 3 of the deepest. Of more,
+ * and where NBD clients may come that never do, it takes what is used.
+ */
+const RESIDENT_BYTES_MAX = 2 ** 30;
 
 /** What is opened, and what it is served by. */
 export interface LaneOptions {
@@ -297,6 +303,7 @@ class Crew {
     const replay = replayBytes === null || open.readOnly ? undefined : makeReplayRoom(lanes, replayBytes);
     this.#open = { ...open, session, lanes, ledger, overlaps, replay };
     this.memory = replay === undefined ? null : new ReplayMemory(replay);
+    if (replay !== undefined) keepCopies(replay.memory);
     this.session = session;
     this.patience = open.patience ?? null;
     this.ledger = new MutationLedger(ledger);
@@ -311,6 +318,7 @@ class Crew {
       {
         loop: frontend === "ublk" ? "uring" : loop,
         slots: attachmentSlots(frontend, this.#open.depth),
+        residence: residenceOf(this.#options),
         crypto,
         wakeFd: makeWakeFd(),
         init: { open, lane, isNamed: lookUp !== null, recovered: this.#options.recovered ?? null },
@@ -447,6 +455,18 @@ class Crew {
     });
     this.abort(reason);
   }
+}
+
+/** What is written goes to the copies, too. */
+function keepCopies(memory: SharedArrayBuffer): void {
+  const unlocked = keepInMemory(addressOf(new Uint8Array(memory)), memory.byteLength, "used");
+  if (unlocked !== null) sayUnlocked("the copies", unlocked);
+}
+
+/** A block device must not wait for memory that its own dirty pages take: what it works in is there from the start. */
+export function residenceOf({ frontend, lanes, open }: Pick<LaneOptions, "frontend" | "lanes" | "open">): Residence {
+  const bytes = lanes * threadBytes(attachmentSlots(frontend, open.depth));
+  return frontend === "ublk" && bytes <= RESIDENT_BYTES_MAX ? "all" : "used";
 }
 
 /** A thread's own copy of the key is given away with the message, which would keep one more copy that nobody wipes. */

@@ -7,7 +7,8 @@ import { monotonicMs } from "../ffi/clock.ts";
 import type { Loop } from "../ffi/loop.ts";
 import type { Core } from "../wasm/core.ts";
 import { makeCryptography, type ThreadCryptography } from "./cryptography.ts";
-import { SLOT_STRIDE_BYTES, Slots } from "./slots.ts";
+import { threadBytes } from "./limits.ts";
+import { Slots } from "./slots.ts";
 import { Streams } from "./stream.ts";
 import { type Clock, Timers } from "./timers.ts";
 
@@ -142,7 +143,7 @@ export class Engine {
   }
 }
 
-/** How large a memory must be for this many slots, in bytes, with a mebibyte for the core's own data. */
+/** How large a memory must be for this many slots, in bytes: see `limits.ts`. */
 export function arenaBytes(slots: number): number {
-  return slots * SLOT_STRIDE_BYTES + 1024 * 1024;
+  return threadBytes(slots);
 }

@@ -5,24 +5,41 @@
  */
 import { arenaBytes, Engine } from "./engine.ts";
 import { Mailbox, type MailboxEnd, post } from "./mailbox.ts";
-import { eventfd } from "../ffi/libc.ts";
-import { check } from "../ffi/errno.ts";
+import { eventfd, mlock } from "../ffi/libc.ts";
+import { check, errnoMessage } from "../ffi/errno.ts";
 import type { Loop } from "../ffi/loop.ts";
 import { makeLoop } from "../ffi/mod.ts";
 import { makeArena } from "../wasm/core.ts";
+import { logger } from "./control/log.ts";
 import { type CryptoChoice, makeCryptography } from "./cryptography.ts";
+
+const log = logger("memory");
 
 /** Which loop a thread runs. */
 export type LoopChoice = "auto" | "uring" | "poll";
+
+/**
+ * What of a thread's memory stays in the machine's, so that no I/O has to wait until the kernel finds a page for it: all of
+ * it, which takes the room at once; what was used, from when it was used first; or what the kernel thinks best.
+ */
+export type Residence = "all" | "used" | "any";
 
 /** What every thread is started with. */
 interface ThreadStart<Init> {
   readonly loop: LoopChoice;
   readonly slots: number;
   readonly crypto: CryptoChoice;
+  readonly residence: Residence;
   readonly wakeFd: number;
   readonly port: MessagePort;
   readonly init: Init;
+}
+
+/** The answer to the start. */
+interface Started {
+  readonly loop: Loop["name"];
+  /** Why its memory is not kept as it was asked for, or null. */
+  readonly unlocked: string | null;
 }
 
 /** What crosses the port between a thread and whoever started it. */
@@ -74,6 +91,8 @@ export class Thread<Question, Event> {
       slots: number;
       /** Who does its cryptography; "auto" if it is left out. */
       crypto?: CryptoChoice;
+      /** "any" if it is left out. */
+      residence?: Residence;
       wakeFd: number;
       init: Init;
       transfer?: Transferable[];
@@ -88,13 +107,16 @@ export class Thread<Question, Event> {
       loop: options.loop,
       slots: options.slots,
       crypto: options.crypto ?? "auto",
+      residence: options.residence ?? "any",
       wakeFd: options.wakeFd,
       port: port2,
       init: options.init,
     };
     worker.postMessage(start, [port2, ...options.transfer ?? []]);
     try {
-      thread.loop = await started as Loop["name"];
+      const { loop, unlocked } = await started as Started;
+      thread.loop = loop;
+      if (unlocked !== null) sayUnlocked("a thread", unlocked);
     } catch (error) {
       thread.end();
       throw error;
@@ -165,12 +187,14 @@ export function serveThread<Init, Question, Event>(
   const scope = self as unknown as { onmessage: ((message: MessageEvent<ThreadStart<Init>>) => void) | null };
   scope.onmessage = async (message) => {
     scope.onmessage = null;
-    const { loop, slots, crypto, wakeFd, port, init } = message.data;
+    const { loop, slots, crypto, residence, wakeFd, port, init } = message.data;
     const tell = (envelope: Envelope) => port.postMessage(envelope);
     let engine: Engine;
+    let unlocked: string | null;
     try {
       const core = makeArena(arenaBytes(slots));
       core.warmUp();
+      unlocked = keepInMemory(core.address, core.size, residence);
       engine = new Engine(makeLoop(loop), core, makeCryptography(core, crypto));
       const mailbox = new Mailbox(engine, wakeFd);
       const answer = setUp({
@@ -197,11 +221,28 @@ export function serveThread<Init, Question, Event>(
       tell({ kind: "refusal", id: 0, reason: (error as Error).message });
       return;
     }
-    tell({ kind: "answer", id: 0, answer: engine.loop.name });
+    const started: Started = { loop: engine.loop.name, unlocked };
+    tell({ kind: "answer", id: 0, answer: started });
     await engine.run();
     engine.close();
     self.close();
   };
+}
+
+/**
+ * Keeps what requests pass through in the machine's memory, and nothing else: V8 does not survive that its own is locked.
+ *
+ * @returns why it cannot be kept, or null
+ */
+export function keepInMemory(address: number, bytes: number, residence: Residence): string | null {
+  if (residence === "any") return null;
+  const result = mlock(address, bytes, residence === "used");
+  return result < 0 ? errnoMessage(result) : null;
+}
+
+/** Says that memory is not kept as it was asked for. */
+export function sayUnlocked(whose: string, reason: string): void {
+  log.debug("{text}", { text: `The memory of ${whose} may be paged out (${reason}): see RLIMIT_MEMLOCK` });
 }
 
 /** An eventfd for {@link Thread.start} and for the peers of its thread. */

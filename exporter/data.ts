@@ -8,6 +8,7 @@
  */
 import type { Engine } from "../engine/engine.ts";
 import { type NbdArbiter, NbdFrontend } from "../engine/nbd_frontend.ts";
+import { exporterLaneSlots } from "../engine/limits.ts";
 import { SLOT_PAYLOAD_BYTES } from "../engine/slots.ts";
 import type { Reply } from "../engine/thread.ts";
 import type { SocketAddress } from "../ffi/sockaddr.ts";
@@ -26,8 +27,8 @@ import {
 } from "./messages.ts";
 import { type AccessRules, Permissions } from "./permissions.ts";
 
-/** Slots of a data-path Worker: 32 lanes of the default depth, or 64 NBD connections; 1 GiB of addresses, of which
- * only what was used is memory. */
+/** Slots of a data-path Worker: 31 lanes of the default depth with their connections, or 63 NBD clients; 1 GiB of addresses,
+ * of which only what was used is memory. See `engine/limits.ts`. */
 export const DATA_SLOTS = 4096;
 
 if (LANE_EXTRA_BYTES > SLOT_PAYLOAD_BYTES) throw new Error("A lane's own messages do not fit a slot");
@@ -211,7 +212,7 @@ export class DataPath implements LaneOwner, NbdArbiter {
       this.#sayFencing(present, fence);
       return;
     }
-    const slots = this.#stopping === null ? this.#engine.slots.reserve(message.depth + 1) : null;
+    const slots = this.#stopping === null ? this.#engine.slots.reserve(exporterLaneSlots(message.depth)) : null;
     if (slots === null) {
       const text = `The exporter has no memory for a lane of depth ${message.depth}: a smaller one may do`;
       this.#say({ say: "unprepared", token, status: Status.NO_RESOURCES, text });

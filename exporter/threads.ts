@@ -90,7 +90,16 @@ export class Threads {
       };
       return Thread.start<DataInit, DataQuestion, ThreadEvent>(
         new URL("./data_worker.ts", import.meta.url),
-        { loop: options.loop, crypto: options.crypto, slots: DATA_SLOTS, wakeFd, init, transfer: [dataPort] },
+        {
+          loop: options.loop,
+          crypto: options.crypto,
+          slots: DATA_SLOTS,
+          // Room for all lanes that there may ever be, of which few exporters have more than some.
+          residence: "used",
+          wakeFd,
+          init,
+          transfer: [dataPort],
+        },
         report,
       );
     }));

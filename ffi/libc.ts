@@ -45,7 +45,7 @@ export const c = Deno.dlopen("libc.so.6", {
 
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "u64" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
-  mlock: { parameters: ["u64", "u64"], result: "i32" },
+  mlock2: { parameters: ["u64", "u64", "u32"], result: "i32" },
   memcpy: { parameters: ["u64", "u64", "u64"], result: "void" },
 
   clock_gettime: { parameters: ["i32", "u64"], result: "i32" },
@@ -53,6 +53,7 @@ export const c = Deno.dlopen("libc.so.6", {
   geteuid: { parameters: [], result: "u32" },
   setsid: { parameters: [], result: "i32" },
   kill: { parameters: ["i32", "i32"], result: "i32" },
+  execve: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
   prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
   getpagesize: { parameters: [], result: "i32" },
   sched_getcpu: { parameters: [], result: "i32" },
@@ -328,11 +329,16 @@ export function munmap(address: number, bytes: number): number {
   return orErrno(c.munmap(args[0], args[1]));
 }
 
-/** mlock(2): keeps the range in memory. -ENOMEM or -EPERM beyond RLIMIT_MEMLOCK. */
-export function mlock(address: number, bytes: number): number {
+/**
+ * mlock2(2): keeps the range in memory. -ENOMEM or -EPERM beyond RLIMIT_MEMLOCK.
+ *
+ * @param onFault only those of its pages that are used, from when they are used first; otherwise all of them, from now on
+ */
+export function mlock(address: number, bytes: number, onFault = false): number {
   setArg(0, address);
   setArg(1, bytes);
-  return orErrno(c.mlock(args[0], args[1]));
+  // MLOCK_ONFAULT of asm-generic/mman-common.h.
+  return orErrno(c.mlock2(args[0], args[1], onFault ? 1 : 0));
 }
 
 /** getpid(2). */
@@ -353,6 +359,22 @@ export function setsid(): number {
 /** kill(2); signal 0 only asks whether the process exists. */
 export function kill(pid: number, signal: number): number {
   return orErrno(c.kill(pid, signal));
+}
+
+/**
+ * execve(2): another program in this process, with its threads gone and its descriptors closed that are close-on-exec.
+ *
+ * @param args the first is the program's name
+ * @returns why not, a negative errno; otherwise never
+ */
+export function execute(path: string, args: readonly string[], environment: Readonly<Record<string, string>>): number {
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+  const texts = [args.map(cString), variables.map(cString)];
+  const [argv, envp] = texts.map((list) => new BigUint64Array([...list.map((text) => BigInt(addressOf(text))), 0n]));
+  const result = orErrno(c.execve(cString(path), new Uint8Array(argv.buffer), new Uint8Array(envp.buffer)));
+  // Not given up before the call.
+  texts.length = 0;
+  return result;
 }
 
 /** prctl(2) with one argument, see {@link ProcessControl}. It applies to the calling thread where it says so. */

@@ -137,6 +137,7 @@ Deno.test("memory is mapped, locked and given back", () => {
   const view = new Uint8Array(libc.viewOf(address, bytes));
   view[bytes - 1] = 1;
   assert.equal(libc.mlock(address, bytes), 0);
+  assert.equal(libc.mlock(address, bytes, true), 0);
   assert.equal(libc.munmap(address, bytes), 0);
   assert.equal(libc.mmap(4096, Protection.READ, Mapping.SHARED, -1, 0), -Errno.EBADF);
   assert.equal(libc.mmap(0, Protection.READ, Mapping.PRIVATE | Mapping.ANONYMOUS, -1, 0), -Errno.EINVAL);
@@ -153,4 +154,18 @@ Deno.test("the thread knows its processors", () => {
 
 Deno.test("a request for what the descriptor is not answers ENOTTY", () => {
   withFile((fd) => assert.equal(libc.ioctlNumber(fd, 0x80081272), -Errno.ENOTTY));
+});
+
+Deno.test("a process goes on as another program, with the arguments and the environment that it is given", async () => {
+  const program = `
+    import { execute } from ${JSON.stringify(new URL("./libc.ts", import.meta.url).href)};
+    new Worker("data:application/javascript,setInterval(() => {}, 1)", { type: "module" });
+    const errno = execute("/nowhere", ["x"], {});
+    if (errno !== -2) throw new Error("it ends with " + errno);
+    execute("/bin/sh", ["sh", "-c", 'echo "$0|$1|$A|$$"', "one", "two words"], { A: "b=c" });`;
+  const child = new Deno.Command(Deno.execPath(), { args: ["eval", program], stdout: "piped", stderr: "piped" })
+    .spawn();
+  const { code, stdout, stderr } = await child.output();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+  assert.equal(new TextDecoder().decode(stdout), `one|two words|b=c|${child.pid}\n`);
 });

@@ -8,6 +8,7 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { Failure, messageOf } from "./failure.ts";
 import { writeError, writeOutput } from "./log.ts";
+import { markIoFlusher, ownEnvironment } from "./memory.ts";
 import { type DaemonKind, removeIfThere, type RuntimeDirectory } from "./runtime.ts";
 import { lines, writeLine } from "./socket.ts";
 
@@ -136,10 +137,17 @@ function startChild(args: readonly string[], log: string, socket: string): Child
   }
   try {
     const own = withoutBackground(args);
+    // The child, with all its threads, has it from this thread.
+    markIoFlusher();
     const child = spawn(Deno.execPath(), selfArguments(own), {
       detached: true,
       stdio: ["ignore", file, file],
-      env: { ...Deno.env.toObject(), [READY_VARIABLE]: socket, [LOG_VARIABLE]: Deno.realPathSync(log) },
+      env: {
+        ...Deno.env.toObject(),
+        ...ownEnvironment(),
+        [READY_VARIABLE]: socket,
+        [LOG_VARIABLE]: Deno.realPathSync(log),
+      },
     });
     const exited = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
       child.on("exit", (code: number | null, signal: string | null) => resolve({ code, signal }));

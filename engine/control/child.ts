@@ -5,6 +5,7 @@
  */
 import { selfArguments } from "./background.ts";
 import { Failure } from "./failure.ts";
+import { ownEnvironment } from "./memory.ts";
 
 /** An event that a command printed with `--json`. */
 export type ChildEvent = Readonly<Record<string, unknown>>;
@@ -29,7 +30,7 @@ function commandOf(args: readonly string[], options: ChildOptions): Deno.Command
   const { program, env, cwd } = options;
   return new Deno.Command(Deno.execPath(), {
     args: program === undefined ? selfArguments(args) : [...program, ...args],
-    env: { NO_COLOR: "1", ...env },
+    env: { NO_COLOR: "1", ...ownEnvironment(), ...env },
     cwd,
     stdin: "null",
     stdout: "piped",

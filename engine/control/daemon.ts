@@ -8,6 +8,7 @@ import type { OptionSpec, ParsedArguments } from "./arguments.ts";
 import { backgroundLog, runInBackground, WaitingParent } from "./background.ts";
 import { ExitCode, exitCodeOf, Failure, LossFailure, messageOf, usageFailure } from "./failure.ts";
 import { logger } from "./log.ts";
+import { beIoFlusher, spareFromOutOfMemory } from "./memory.ts";
 import { announce, type Announcement, lineOf } from "./output.ts";
 import { type DaemonKind, type DaemonSelf, removeIfThere, RuntimeDirectory } from "./runtime.ts";
 import { ControlServer } from "./socket.ts";
@@ -83,6 +84,8 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     return ExitCode.OK;
   }
   if (log !== null && backgroundLog() === null) throw usageFailure("--log-file needs --background");
+  beIoFlusher();
+  spareFromOutOfMemory();
   const parent = await WaitingParent.connect();
   const signals = new Signals(options.endsWithTerminal);
   const json = args.has("--json");
