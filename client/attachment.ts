@@ -198,7 +198,7 @@ export class Attachment implements SessionOwner, NbdArbiter, BlockClient {
     };
     if (recovered !== null) {
       const session = recoverLane(this.#connector, open, lane, recovered, this, around);
-      opened({ session, ...recovered });
+      opened({ ...recovered, session });
       return;
     }
     this.#opening = lane === 0

@@ -118,7 +118,7 @@ export class PatientLane implements SessionOwner, AsyncDisposable {
           opened,
           around ?? { lookup: null, random },
         );
-        done({ session, ...recovered });
+        done({ ...recovered, session });
       } else if (lane === 0) openSession(opened.#connector, open, opened, done, failed, around);
       else joinLane(opened.#connector, open, lane, opened, done, failed, around);
     });

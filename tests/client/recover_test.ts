@@ -4,13 +4,18 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { LaneThreads } from "../../client/lane_threads.ts";
 import { MutationLedger } from "../../client/ledger.ts";
+import { resolveTarget } from "../../client/open.ts";
+import { PATIENCE } from "../../client/patience.ts";
+import { grantOf, recordedGrant } from "../../client/recovery_record.ts";
 import { Errno } from "../../ffi/errno.ts";
 import { Feature, type Grant } from "../../protocol/grant.ts";
 import { Operation } from "../../protocol/request.ts";
 import { Status } from "../../protocol/status.ts";
 import { Tlv } from "../../protocol/tlv.ts";
 import { Cipher, Digest, FrameType } from "../../protocol/wire.ts";
+import { exportOf, startTestExporter, testEachLoop } from "./fixture.ts";
 import type { GrantWish, ScriptedExporter } from "../protocol/scripted_exporter.ts";
 import { greet, local, PatientLane, rejoin, scripted, SharedSession, silent, start, u32 } from "./patient.ts";
 
@@ -114,3 +119,43 @@ Deno.test("no lane changes anything before all are joined again: what was sent o
   await visitOfOne.reply(await later());
   assert.equal((await write).status, 0);
 });
+
+testEachLoop(
+  "the threads of a session that died are followed by others, with all lanes, and go on under its name",
+  async (loop) => {
+    await using exporter = await startTestExporter(loop, [exportOf("disk", "mem:16M")], ["xxh64"], { workers: 2 });
+    const target = await resolveTarget(exporter, { ciphers: ["none"], digests: ["xxh64"], key: null });
+    const open = {
+      target,
+      name: "disk",
+      readOnly: false,
+      steal: false,
+      depth: 16,
+      holder: "a test",
+      patience: PATIENCE,
+    };
+    const options = { open, lookUp: null, lanes: 2, frontend: "nbd", loop, crypto: "wasm" } as const;
+    const before = await LaneThreads.open(options, new AbortController().signal);
+    const { shape: { cipher, digest, address }, session } = before;
+    const grant = grantOf(recordedGrant(before.grant!));
+    // As the kernel does it, where a process is killed.
+  before.abort("its process is dead");
+  await before.status();
+  before.end();
+    const recovered = { session, grant, address, cipher, digest, generation: 65_537, failure: null };
+    const threads = await LaneThreads.open({ ...options, recovered }, new AbortController().signal);
+    assert.equal(threads.count, 2);
+    const changes = Promise.withResolvers<void>();
+    threads.onChange(async () => {
+      if ((await threads.status()).connected) changes.resolve();
+    });
+    await changes.promise;
+    const sessions = (await exporter.running.status()).exports[0].sessions;
+    assert.deepEqual(sessions.map(({ lanes, access }) => [lanes, access]), [[2, "read-write"]]);
+    assert.deepEqual(threads.grant!.identities, grant.identities);
+    assert.equal(threads.failure, null);
+    await threads.ask(1, { ask: "flush" });
+    await threads.leave();
+    assert.deepEqual((await exporter.running.status()).exports[0].sessions, []);
+  },
+);
