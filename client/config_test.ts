@@ -5,7 +5,7 @@ import { makeKey, writeKeyFile } from "../engine/control/key_file.ts";
 import { TomlFile } from "../engine/control/toml_file.ts";
 import { command } from "./command_attach.ts";
 import { ClientConfig, type ClientSettings, NO_SETTINGS, readClientConfig } from "./config.ts";
-import { forgetKey, patienceOptions, sessionOptions } from "./options.ts";
+import { forgetKey, patienceOptions, replayBytesOption, sessionOptions } from "./options.ts";
 import { PATIENCE, patienceOf } from "./patience.ts";
 
 function settingsOf(content: string, remote = "server/disk", path = "c.toml"): ClientSettings {
@@ -32,6 +32,18 @@ Deno.test("a file says how patient attachments are, in seconds or with units", (
   const patience = { resendMs: 500, resends: Infinity, connectMs: 2500, pingIdleMs: 1000, deadMs: 120_000 };
   assert.deepEqual(said(settingsOf(content)), patience);
   assert.deepEqual(patienceOptions(argumentsOf(), settingsOf(content)), patience);
+});
+
+Deno.test("a file says what becomes of what an exporter loses with its memory", () => {
+  const content = 'on_exporter_restart = "fail"\n[[attachments]]\nremote = "server/disk"\n' +
+    'on_exporter_restart = "replay"\nreplay_buffer = "1.5G"\n';
+  const replayBytes = 1.5 * 1024 ** 3;
+  assert.deepEqual(said(settingsOf(content, "server/other")), { onExporterRestart: "fail" });
+  assert.deepEqual(said(settingsOf(content, "server/disk")), { onExporterRestart: "replay", replayBytes });
+  assert.throws(
+    () => replayBytesOption(argumentsOf(), 1, settingsOf(content, "server/disk")),
+    /c\.toml:5: replay_buffer: 1\.5 GiB is not between 1 MiB and 1 GiB/,
+  );
 });
 
 Deno.test("a section of its own goes before what the file says of all, and the command line before both", () => {
@@ -67,6 +79,8 @@ Deno.test("a mistake is reported with its line", () => {
     ['dead_after = "1 day"', /^c\.toml:1: dead_after: Cannot read the duration "1 day"/],
     ["dead_after = true", /^c\.toml:1: dead_after: expected a time/],
     ["connect_timeout = 90000", /^c\.toml:1: connect_timeout: .*at most 24 h/],
+    ['on_exporter_restart = "wait"', /^c\.toml:1: on_exporter_restart: expected "replay" or "fail"$/],
+    ['replay_buffer = "much"', /^c\.toml:1: replay_buffer: Cannot read the size "much"/],
     ["laens = 1", /^c\.toml:1: unknown key laens; did you mean lanes\?$/],
     [`${section}dpeth = 1`, /^c\.toml:3: unknown key dpeth; did you mean depth\?$/],
     ["[[attachments]]\nlanes = 1", /^c\.toml:1: remote is missing$/],

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { parseArguments } from "../engine/control/arguments.ts";
+import { Failure } from "../engine/control/failure.ts";
 import { makeKey, writeKeyFile } from "../engine/control/key_file.ts";
 import { availableCiphers } from "../engine/cryptography.ts";
 import { Cipher } from "../protocol/wire.ts";
 import { command } from "./command_attach.ts";
-import { cryptoFor, forgetKey, holderOf, sessionOptions } from "./options.ts";
+import { type ClientSettings, NO_SETTINGS } from "./config.ts";
+import { cryptoFor, forgetKey, holderOf, replayBytesOption, sessionOptions } from "./options.ts";
 
 function optionsOf(...args: string[]) {
   return sessionOptions(parseArguments(command.spec, ["h/x", ...args])!);
@@ -102,4 +104,22 @@ Deno.test("a holder has at most 255 bytes, and its process id in any case", () =
   const holder = holderOf("x".repeat(300), 4194304);
   assert.equal(holder.length, 255);
   assert.match(holder, /x \(pid 4194304\)$/);
+});
+
+Deno.test("copies of what is not flushed have 64 MiB, or what is given; with fail there are none", () => {
+  const bytesOf = (lanes: number, settings: Partial<ClientSettings>, ...args: string[]) => {
+    return replayBytesOption(parseArguments(command.spec, ["h/x", ...args])!, lanes, { ...NO_SETTINGS, ...settings });
+  };
+  const MIB = 1024 * 1024;
+  assert.equal(bytesOf(4, {}), 64 * MIB);
+  assert.equal(bytesOf(1, {}, "--replay-buffer", "1M"), MIB);
+  assert.equal(bytesOf(1, { replayBytes: 2 * MIB }), 2 * MIB);
+  assert.equal(bytesOf(1, { replayBytes: 2 * MIB }, "--replay-buffer", "3M"), 3 * MIB);
+  assert.equal(bytesOf(1, { onExporterRestart: "fail" }), null);
+  assert.equal(bytesOf(1, { onExporterRestart: "fail" }, "--on-exporter-restart", "replay"), 64 * MIB);
+  assert.equal(bytesOf(1, {}, "--on-exporter-restart", "fail", "--replay-buffer", "1"), null);
+  assert.throws(() => bytesOf(2, {}, "--replay-buffer", "1M"), /1 MiB is not between 2 MiB for 2 lanes and 1 GiB$/);
+  assert.throws(() => bytesOf(1, {}, "--replay-buffer", "2G"), /--replay-buffer: 2 GiB is not between/);
+  const refuse = (name: string, message: string) => new Failure(`line 7: ${name}: ${message}`);
+  assert.throws(() => bytesOf(1, { replayBytes: 17, refuse }), /^Failure: line 7: replay_buffer: 17 bytes is not/);
 });

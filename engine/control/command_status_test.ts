@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { channelOf, findAttachment } from "./command_status.ts";
+import { channelOf, findAttachment, healthOf } from "./command_status.ts";
 import type { DaemonRecord } from "./runtime.ts";
 
 function record(id: string, device: string | null, nbd: string | null): DaemonRecord {
@@ -42,4 +42,12 @@ Deno.test("how an attachment speaks to its exporter is said in a few words", () 
   assert.equal(channelOf(sealed), "aes-256-gcm (openssl), key backup, 2 lanes");
   assert.equal(channelOf({ ...sealed, crypto: undefined, lanes: 1 }), "aes-256-gcm, key backup");
   assert.equal(channelOf(null), "?");
+});
+
+Deno.test("while an exporter is given back what it had lost, that is how an attachment is", () => {
+  const replay = { bytes: 4096, capacity: 8192, replaying: false };
+  assert.equal(healthOf({ connected: true, failure: null, reconnecting: null, replay }), "connected");
+  const status = { connected: true, failure: null, reconnecting: null, replay: { ...replay, replaying: true } };
+  assert.equal(healthOf(status), "connected, writing again what the exporter had lost");
+  assert.equal(healthOf({ ...status, failure: "something" }), "failed: something");
 });
