@@ -126,7 +126,7 @@ async function takeOver(runtime: RuntimeDirectory, record: DaemonRecord, interru
     await serveQueues(device, threads);
     await device.resume();
     keeper.mustUpdate({ servers: [Deno.pid], isTaking: false });
-    const frontend = ublkFrontend(device, threads, keeper, keeper.attachment!.size);
+    const frontend = ublkFrontend(device, threads, keeper, device.sizeBytes());
     const { host, port, name } = recovery;
     return { attachment: running(threads, frontend, key?.name ?? null), remote: formatRemote(host, port, name) };
   } catch (error) {

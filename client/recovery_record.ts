@@ -134,11 +134,6 @@ export class RecoveryKeeper {
     return this.#recovery;
   }
 
-  /** What is recorded of the attachment in general. */
-  get attachment(): DaemonSelf["attachment"] {
-    return this.#self.attachment;
-  }
-
   /**
    * Begins the record of a device that was just made; what was there of one with the same id is out of date.
    *

@@ -248,6 +248,11 @@ export class UblkDevice {
     }
   }
 
+  /** How large the kernel takes it to be. */
+  sizeBytes(): number {
+    return Number(Deno.readTextFileSync(`/sys/block/${this.#name}/size`)) * SECTOR_BYTES;
+  }
+
   /** Who uses it, for people; null: nobody. */
   users(): string | null {
     const use = findDeviceUse(this.#name);

@@ -139,9 +139,9 @@ testEachLoop(
     const { shape: { cipher, digest, address }, session } = before;
     const grant = grantOf(recordedGrant(before.grant!));
     // As the kernel does it, where a process is killed.
-  before.abort("its process is dead");
-  await before.status();
-  before.end();
+    before.abort("its process is dead");
+    await before.status();
+    before.end();
     const recovered = { session, grant, address, cipher, digest, generation: 65_537, failure: null };
     const threads = await LaneThreads.open({ ...options, recovered }, new AbortController().signal);
     assert.equal(threads.count, 2);
