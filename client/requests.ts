@@ -19,7 +19,7 @@ import { isDoubt, type MutationLedger } from "./ledger.ts";
 import { overlapBytes, type Overlaps, OverlapTable } from "./overlap.ts";
 import { type Patience, windowMs } from "./patience.ts";
 import { isOtherInstance } from "./resume.ts";
-import type { SessionOwner } from "./session.ts";
+import type { SessionOwner } from "./session_owner.ts";
 import { isMutation, isWriter, Transactions, TransactionState } from "./transactions.ts";
 
 /** How often what other lanes hold up is looked at, in milliseconds: they tell nobody when they are done. */
