@@ -36,11 +36,12 @@ export interface ReplayRoom {
 /**
  * Makes room.
  *
- * @param bytes for payload, of all lanes together; each gets the same, and at least {@link REPLAY_BYTES_OF_LANE_MIN}
+ * @param bytes for payload, of all lanes together; each gets the same, and at least `leastOfLane`
+ * @param leastOfLane room for the longest WRITE at least
  */
-export function makeReplayRoom(lanes: number, bytes: number): ReplayRoom {
+export function makeReplayRoom(lanes: number, bytes: number, leastOfLane = REPLAY_BYTES_OF_LANE_MIN): ReplayRoom {
   const share = Math.floor(bytes / lanes / BYTES_OF_ENTRY) * BYTES_OF_ENTRY;
-  const bytesOfLane = Math.max(REPLAY_BYTES_OF_LANE_MIN, share);
+  const bytesOfLane = Math.max(leastOfLane, share);
   const ofLane = LANE_WORDS * 4 + bytesOfLane / BYTES_OF_ENTRY * ENTRY_BYTES + bytesOfLane;
   return { memory: new SharedArrayBuffer(lanes * ofLane), lanes, bytesOfLane };
 }

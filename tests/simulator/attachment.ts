@@ -11,7 +11,9 @@ import { LEDGER_BYTES } from "../../client/ledger.ts";
 import { joinLane, type OpenedSession, type Opening, type OpenOptions, openSession } from "../../client/open.ts";
 import { overlapBytes } from "../../client/overlap.ts";
 import type { Patience } from "../../client/patience.ts";
+import { makeReplayRoom } from "../../client/replay_log.ts";
 import type { ClientSession, SessionOwner } from "../../client/session.ts";
+import { Violation } from "./checker.ts";
 import { EXPORT_NAME, EXPORTER_HOST, EXPORTER_PORT } from "./exporter_machine.ts";
 import type { SimThread } from "./kernel.ts";
 import type { World } from "./world.ts";
@@ -55,6 +57,10 @@ export interface Attachment {
   isLost(lane: number): boolean;
   /** Whether mutations that overlap may be submitted at the same time. */
   readonly takesOverlaps: boolean;
+  /** Whether it writes again what the exporter loses, and has not failed in that: its reads see nothing of a crash. */
+  readonly keepsCopies: boolean;
+  /** What was acknowledged is lost, so that mutations and flushes fail from now on. */
+  readonly hasLost: boolean;
   /** Has something happen that a client may do: loses a connection and comes back, for example. */
   disturb(random: Random): void;
   /** Ends it, cleanly if possible. No request is under way. {@link AttachmentOwner.lost} follows. */
@@ -63,6 +69,9 @@ export interface Attachment {
 
 /** Makes an attachment of one kind. */
 export type AttachmentMaker = (host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner) => Attachment;
+
+/** The least room that the copies of a lane get, in bytes: a few of the application's longest writes. */
+export const COPIES_OF_LANE_MIN = 16 * 1024;
 
 const ADDRESS: SocketAddress = { family: "ipv4", host: EXPORTER_HOST, port: EXPORTER_PORT };
 
@@ -78,6 +87,7 @@ export function targetOf(world: World) {
 /** The client's own session. Without patience it ends with its first lost connection. */
 export class SessionAttachment implements Attachment, SessionOwner {
   readonly takesOverlaps = true;
+  hasLost = false;
   readonly #host: AttachmentHost;
   readonly #wish: AttachmentWish;
   readonly #owner: AttachmentOwner;
@@ -87,8 +97,16 @@ export class SessionAttachment implements Attachment, SessionOwner {
   #left = 0;
   #isOver = false;
 
-  constructor(host: AttachmentHost, wish: AttachmentWish, owner: AttachmentOwner, patience?: Patience) {
+  /** @param copiesBytes room for copies of what the exporter may lose, of all lanes together; 0: what it loses is lost */
+  constructor(
+    host: AttachmentHost,
+    wish: AttachmentWish,
+    owner: AttachmentOwner,
+    patience?: Patience,
+    copiesBytes = 0,
+  ) {
     const { slots } = host.thread.engine;
+    const keeps = copiesBytes > 0 && !wish.readOnly;
     this.#host = host;
     this.#wish = wish;
     this.#owner = owner;
@@ -104,8 +122,15 @@ export class SessionAttachment implements Attachment, SessionOwner {
       ledger: new SharedArrayBuffer(LEDGER_BYTES),
       overlaps: { memory: new SharedArrayBuffer(overlapBytes(wish.lanes * slots.count)), slotsOfLane: slots.count },
       patience,
+      replay: keeps ? makeReplayRoom(wish.lanes, copiesBytes, COPIES_OF_LANE_MIN) : undefined,
     };
+    if (this.keepsCopies) host.world.checker.keepsCopies(wish.writer);
     this.#enter(0);
+  }
+
+  get keepsCopies(): boolean {
+    // Where others write, too, nothing may be written again.
+    return this.#options.replay !== undefined && !this.hasLost && !this.#host.world.scenario.shared;
   }
 
   isLost(lane: number): boolean {
@@ -145,6 +170,25 @@ export class SessionAttachment implements Attachment, SessionOwner {
   }
 
   onResized(): void {}
+
+  onReplayed(count: number): void {
+    const { world } = this.#host;
+    world.trace(() => `${this.#wish.holder}: replayed ${count}`);
+    world.counters.count("replays");
+    world.counters.count("mutations written again", count);
+    world.checker.replayed(this.#wish.writer);
+  }
+
+  onDataLost(reason: string): void {
+    const { world } = this.#host;
+    world.trace(() => `${this.#wish.holder}: ${reason}`);
+    const { keepsCopies } = this;
+    if (!this.hasLost) world.counters.count(keepsCopies ? "keepers that gave up" : "attachments that lost data");
+    this.hasLost = true;
+    if (keepsCopies && !world.diskHasFailed) {
+      throw new Violation(`copies are given up although no disk failed: ${reason}`);
+    }
+  }
 
   #enter(lane: number): void {
     const { connector } = this.#host;

@@ -6,6 +6,10 @@
  * moment. An acknowledged one replaces everything that had ended before it began. What is replaced may come back when the
  * exporter's machine crashes, until a FLUSH that was sent after the replacement's acknowledgement has succeeded.
  *
+ * A writer that *keeps copies* writes again what was lost, and sees nothing of the crash: before that it reads nothing, and
+ * afterwards nothing that its acknowledged mutations had replaced is there for anybody. While it does so others may see
+ * any of them.
+ *
  * @module
  */
 
@@ -45,10 +49,14 @@ export interface Reading {
 
 interface Value {
   readonly value: number;
-  /** When its mutation ended. */
+  /** When its mutation ended, or a crash brought it back. */
   readonly endedAt: number;
+  /** When its mutation ended. */
+  readonly since: number;
   /** Whose mutation it was that was acknowledged; 0 where it was not. */
   readonly by: number;
+  /** It may never have been written: a DISCARD. */
+  readonly isAdvice: boolean;
 }
 
 interface OldValue extends Value {
@@ -58,13 +66,15 @@ interface OldValue extends Value {
 
 class Block {
   /** What it may hold, beside what is pending. */
-  values: Value[] = [{ value: 0, endedAt: 0, by: 0 }];
+  values: Value[] = [{ value: 0, endedAt: 0, since: 0, by: 0, isAdvice: false }];
   /** What it held and may hold again after a crash. */
   old: OldValue[] = [];
   /** What may have come back in a crash. */
   revived: Value[] = [];
   /** What it held since the first of the present reads began. */
-  recent: { readonly value: number; readonly replacedAt: number }[] = [];
+  recent: { readonly value: number; readonly replacedAt: number; readonly lostBy: number }[] = [];
+  /** What may be written again, of those that keep copies. */
+  copies: Value[] = [];
   readonly pending: Mutation[] = [];
   readers = 0;
   /** When somebody began to use it who was not told that the disk had lost it; 0: it was not lost, or written since. */
@@ -91,6 +101,8 @@ export class Checker {
   readonly #expired = new Set<Mutation>();
   /** Whoever was granted the disk. */
   readonly #writers = new Set<number>();
+  /** Those who keep copies, with the moment at which all was written again last. */
+  readonly #keepers = new Map<number, number>();
 
   /** @param blocks the disk's size */
   constructor(blocks: number) {
@@ -138,12 +150,16 @@ export class Checker {
     this.#settleExpired(mutation);
     const { writer } = mutation;
     const now = this.#end(mutation);
+    const wholeAt = this.#keepers.get(writer);
     // Its acknowledgement may be from before the crash, in which it may be lost.
-    const mayBeLost = startedAt < this.#crashedAt && !fua;
+    const mayBeLost = startedAt < this.#crashedAt &&
+      (wholeAt === undefined ? !fua : wholeAt < this.#crashedAt);
+    const ended: Value = { value, endedAt: now, since: now, by: writer, isAdvice: optional };
     for (let i = first; i < first + blocks; i++) {
       const block = this.#blocks[i];
+      if (wholeAt !== undefined) block.copies.push(ended);
       if (optional) {
-        block.values.push({ value, endedAt: now, by: writer });
+        block.values.push(ended);
         continue;
       }
       const kept: Value[] = [];
@@ -152,16 +168,16 @@ export class Checker {
           kept.push(one);
           continue;
         }
-        if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now });
+        if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now, lostBy: 0 });
         if (mayBeLost) block.revived.push(one);
         else if (!fua) block.old.push({ ...one, replacedAt: startedAt > block.taintedAt ? now : Infinity });
       }
-      kept.push({ value, endedAt: now, by: writer });
+      kept.push(ended);
       block.values = kept;
       if (startedAt > block.taintedAt && !mayBeLost) block.taintedAt = 0;
       if (block.revived.length > 0 && !mayBeLost) {
         if (!fua) { for (const one of block.revived) block.old.push({ ...one, replacedAt: now }); }
-        for (const one of block.revived) block.recent.push({ value: one.value, replacedAt: now });
+        for (const one of block.revived) block.recent.push({ value: one.value, replacedAt: now, lostBy: 0 });
         block.revived = [];
       }
       if (block.old.length === 0) continue;
@@ -200,7 +216,8 @@ export class Checker {
 
   #settleAt(mutation: Mutation, endedAt: number): void {
     const { value, first, blocks } = mutation;
-    for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push({ value, endedAt, by: 0 });
+    const ended: Value = { value, endedAt, since: endedAt, by: 0, isAdvice: mutation.optional };
+    for (let i = first; i < first + blocks; i++) this.#blocks[i].values.push(ended);
   }
 
   /** A writer was granted the disk alone: nothing of any other can land any more. */
@@ -216,6 +233,43 @@ export class Checker {
     }
     for (const other of this.#writers) if (other !== writer) this.#superseded.add(other);
     this.#writers.add(writer);
+    for (const block of this.#blocks) {
+      if (block.copies.length > 0) block.copies = block.copies.filter((one) => one.by === writer);
+    }
+  }
+
+  /** A writer keeps copies of what it writes, until a FLUSH has covered it. */
+  keepsCopies(writer: number): void {
+    this.#keepers.set(writer, 0);
+  }
+
+  /** Whoever keeps copies begins to write them again: until that is done any of them may be there. */
+  replaying(): void {
+    const now = this.#moment++;
+    for (const block of this.#blocks) {
+      if (block.copies.length === 0) continue;
+      const known = new Set([...block.values, ...block.revived].map((one) => one.since));
+      for (const one of block.copies) if (!known.has(one.since)) block.revived.push({ ...one, endedAt: now });
+      block.gone = [];
+      block.seen = 0;
+    }
+  }
+
+  /** Of a writer that keeps copies: all that it was told is done, and may be lost, is written again and flushed. */
+  replayed(writer: number): void {
+    const now = this.#moment++;
+    this.#keepers.set(writer, now);
+    for (const block of this.#blocks) {
+      if (block.copies.length > 0) block.copies = block.copies.filter((one) => one.by !== writer);
+      const since = lastOf(block, writer);
+      if (since === 0 || block.revived.length === 0) continue;
+      const kept: Value[] = [];
+      for (const one of block.revived) {
+        if (one.since >= since) kept.push(one);
+        else if (block.readers > 0) block.recent.push({ value: one.value, replacedAt: now, lostBy: writer });
+      }
+      block.revived = kept;
+    }
   }
 
   /** A read is submitted. */
@@ -233,19 +287,20 @@ export class Checker {
    * A read has succeeded.
    *
    * @param words the bytes that were read, from `at` (in bytes) on
+   * @param keeper who has read, if that is somebody who keeps copies and has not lost them; else 0
    * @throws {Violation} when they cannot have been on the disk
    */
-  endReading(reading: Reading, words: Uint32Array, at: number): void {
+  endReading(reading: Reading, words: Uint32Array, at: number, keeper = 0): void {
     const { first, blocks } = reading;
     this.#moment++;
     for (let i = 0; i < blocks; i++) {
-      this.#observe(first + i, valueAt(words, at / 4 + i * BLOCK_WORDS, first + i), reading.startedAt);
+      this.#observe(first + i, valueAt(words, at / 4 + i * BLOCK_WORDS, first + i), reading.startedAt, keeper);
     }
   }
 
   /** A part of a read's range was described as zeroes, which it must have been then. */
   observeZeroes(reading: Reading, first: number, blocks: number): void {
-    for (let i = first; i < first + blocks; i++) this.#verify(i, 0, reading.startedAt);
+    for (let i = first; i < first + blocks; i++) this.#verify(i, 0, reading.startedAt, 0);
   }
 
   /** A FLUSH is submitted: what {@link flushed} is to be given. */
@@ -259,7 +314,11 @@ export class Checker {
    */
   flushed(startedAt: number, writer: number): void {
     const vouches = startedAt > this.#crashedAt;
+    const isKeeper = this.#keepers.has(writer);
     for (const block of this.#blocks) {
+      if (isKeeper && block.copies.length > 0) {
+        block.copies = block.copies.filter((one) => one.by !== writer || one.since > startedAt);
+      }
       if (block.old.length > 0) block.old = block.old.filter((one) => one.replacedAt > startedAt);
       if (block.taintedAt > 0 && block.isRecorded && block.taintedAt < startedAt && isMine(block, writer, startedAt)) {
         block.old = [];
@@ -269,7 +328,7 @@ export class Checker {
       if (block.taintedAt > 0 || !isMine(block, writer, startedAt)) {
         continue;
       }
-      for (const { value } of block.revived) block.recent.push({ value, replacedAt: this.#moment });
+      for (const { value } of block.revived) block.recent.push({ value, replacedAt: this.#moment, lostBy: 0 });
       block.revived = [];
     }
   }
@@ -317,15 +376,19 @@ export class Checker {
     if (--block.readers === 0 && block.recent.length > 0) block.recent = [];
   }
 
-  #verify(i: number, value: number, startedAt: number): void {
+  #verify(i: number, value: number, startedAt: number, keeper: number): void {
     const block = this.#blocks[i];
     for (const one of block.values) if (one.value === value) return;
     for (const one of block.pending) if (one.value === value) return;
-    for (const one of block.revived) if (one.value === value) return;
-    for (const one of block.recent) if (one.value === value && one.replacedAt > startedAt) return;
+    const since = keeper === 0 ? 0 : lastOf(block, keeper);
+    const revived = block.revived.filter((one) => one.since >= since);
+    for (const one of revived) if (one.value === value) return;
+    for (const one of block.recent) {
+      if (one.value === value && one.replacedAt > startedAt && (keeper === 0 || one.lostBy !== keeper)) return;
+    }
     const legal = [
       ...block.values.map((one) => `${one.value}`),
-      ...block.revived.map((one) => `${one.value} (from before the crash)`),
+      ...revived.map((one) => `${one.value} (from before the crash)`),
       ...block.pending.map((one) => `${one.value} (pending)`),
     ];
     throw new Violation(`block ${i} holds ${value}, and may hold ${legal.join(", ")}`);
@@ -339,6 +402,8 @@ export class Checker {
     if (block.seen !== value && block.seen !== 0 && block.seenAt < startedAt) {
       // Without anybody who may still write only one value is legal.
       if (block.pending.length + block.revived.length === 0 && block.values.length === 1) block.gone = [];
+      // What is written again comes back in the order in which it came.
+      else if (block.revived.length > 0 && this.#keepers.size > 0) block.gone = [];
       else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
     }
     block.seen = value;
@@ -346,8 +411,8 @@ export class Checker {
   }
 
   /** A read has found a value: where nothing is under way, it is the one. */
-  #observe(i: number, value: number, startedAt: number): void {
-    this.#verify(i, value, startedAt);
+  #observe(i: number, value: number, startedAt: number, keeper: number): void {
+    this.#verify(i, value, startedAt, keeper);
     const block = this.#blocks[i];
     this.#see(block, i, value, startedAt);
     if (block.values.length > 1 && block.pending.length + block.revived.length === 0 && startedAt > this.#crashedAt) {
@@ -357,13 +422,21 @@ export class Checker {
         for (const one of block.values) {
           if (one.value === value) continue;
           block.old.push({ ...one, replacedAt: Infinity });
-          block.recent.push({ value: one.value, replacedAt: this.#moment });
+          block.recent.push({ value: one.value, replacedAt: this.#moment, lostBy: 0 });
         }
         block.values = [found];
       }
     }
     this.#leave(block);
   }
+}
+
+/** When the last mutation ended that was acknowledged to a writer and has written a block; 0: there is none. */
+function lastOf({ values, revived }: Block, writer: number): number {
+  let since = 0;
+  for (const one of values) if (one.by === writer && !one.isAdvice) since = Math.max(since, one.since);
+  for (const one of revived) if (one.by === writer && !one.isAdvice) since = Math.max(since, one.since);
+  return since;
 }
 
 /** Whether all that a block may hold was acknowledged to one writer by then. */

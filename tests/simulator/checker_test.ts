@@ -182,3 +182,54 @@ Deno.test("what is described as zeroes has to be allowed to be zeroes", () => {
   const reading = bench.checker.beginReading(0, 1);
   assert.throws(() => bench.checker.observeZeroes(reading, 0, 1), Violation);
 });
+
+Deno.test("who keeps copies sees nothing of a crash, and once it has written again what was lost, nobody does", () => {
+  const bench = new Bench();
+  bench.checker.keepsCopies(WRITER);
+  const [first, second] = [bench.write(0), bench.write(0)];
+  bench.checker.crashed();
+  bench.land(first);
+  bench.read(0);
+  const reading = bench.checker.beginReading(0, 1);
+  assert.throws(() => bench.checker.endReading(reading, bench.words, 0, WRITER), Violation);
+  bench.checker.replaying();
+  bench.read(0);
+  bench.checker.replayed(WRITER);
+  bench.refuses(0);
+  bench.land(second);
+  bench.read(0);
+});
+
+Deno.test("what is written again may be seen meanwhile, and what came after it is there in the end", () => {
+  const bench = new Bench();
+  bench.checker.keepsCopies(WRITER);
+  const first = bench.write(0);
+  const second = bench.write(0, { fua: true });
+  bench.checker.crashed();
+  bench.land(first);
+  bench.refuses(0);
+  bench.checker.replaying();
+  bench.read(0);
+  bench.checker.replayed(WRITER);
+  bench.refuses(0);
+  bench.land(second);
+  bench.read(0);
+});
+
+Deno.test("what was flushed is not written again, and neither is another's", () => {
+  const bench = new Bench();
+  bench.checker.keepsCopies(WRITER);
+  const flushed = bench.write(0);
+  bench.flush();
+  bench.write(0);
+  const lost = bench.write(1);
+  bench.checker.granted(OTHER);
+  bench.checker.crashed();
+  bench.checker.replaying();
+  bench.land(flushed);
+  bench.read(0);
+  bench.land(bench.begin(1, 1, {}, OTHER));
+  bench.read(1);
+  bench.land(lost);
+  bench.read(1);
+});

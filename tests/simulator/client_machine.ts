@@ -7,7 +7,8 @@ import { Application, type ApplicationOptions } from "./application.ts";
 import { Process } from "./kernel.ts";
 import type { World } from "./world.ts";
 
-const SLOTS = 64;
+/** For three lanes of eight requests, each with what is written again beside them. */
+const SLOTS = 96;
 
 /** A client's machine. */
 export class ClientMachine {

@@ -4,12 +4,14 @@
  *
  * @module
  */
+import type { LayerSpec } from "../../engine/layers/mod.ts";
 import { LIMIT_DEFAULTS } from "../../exporter/config_security.ts";
 import { makeStickyWord } from "../../exporter/backends/sync.ts";
 import type { OpenedDisk } from "../../exporter/backends/disk.ts";
 import { DataPath } from "../../exporter/data.ts";
 import { Door } from "../../exporter/door.ts";
 import type { DataInit, DoorInit, ToData, ToDoor } from "../../exporter/messages.ts";
+import { Feature } from "../../protocol/grant.ts";
 import type { DiskRecord, DiskRecords } from "../../exporter/state.ts";
 import { BLOCK_BYTES } from "./checker.ts";
 import type { Disk } from "./disk.ts";
@@ -21,6 +23,8 @@ export const EXPORTER_HOST = "10.0.0.1";
 export const EXPORTER_PORT = 10809;
 const DOOR_SLOTS = 48;
 const DATA_SLOTS = 96;
+/** Of the exporter's own cache: as little as there is. */
+const CACHE_BYTES = 1;
 const FINGERPRINT = "the disk";
 /** A message between two threads: at least, and how much more, in ms. */
 const MAIL_MS = 0.01;
@@ -132,6 +136,10 @@ export class ExporterMachine {
     this.#process = null;
     this.#stop = null;
     process.die(isSilent);
+    if (this.#world.scenario.volatile) {
+      this.#durability = this.#world.hex16();
+      this.#world.checker.crashed();
+    }
     for (const thread of process.threads) {
       this.disk.orphan(thread.loop);
       this.#world.forget(thread);
@@ -155,6 +163,12 @@ export class ExporterMachine {
     this.start();
   }
 
+  #layers(): LayerSpec[] {
+    const { scenario, random } = this.#world;
+    if (!scenario.volatile) return [];
+    return [{ kind: "volatile", bytes: CACHE_BYTES, through: random.next(), seed: random.below(1 << 30) }];
+  }
+
   #run(): void {
     const world = this.#world;
     const { scenario, disk } = world;
@@ -176,7 +190,7 @@ export class ExporterMachine {
     for (let worker = 0; worker < scenario.workers; worker++) {
       const thread = world.thread(process, DATA_SLOTS);
       const init: DataInit = {
-        exports: [{ name: EXPORT_NAME, disk: openedDisk(fd, disk.size), layers: [], stickyWord }],
+        exports: [{ name: EXPORT_NAME, disk: openedDisk(fd, disk.size), layers: this.#layers(), stickyWord }],
         door: noLink,
         nbdFd: -1,
         rules,
@@ -201,10 +215,10 @@ export class ExporterMachine {
         index: 0,
         name: EXPORT_NAME,
         shape,
-        features,
+        features: features | (scenario.shared ? Feature.SHARED : 0),
         fingerprint: FINGERPRINT,
         durability: this.#durability,
-        oneWorker: false,
+        oneWorker: scenario.volatile,
       }],
       access: {
         rules,

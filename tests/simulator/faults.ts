@@ -16,6 +16,9 @@ const AWAY_LONG_MS = 30_000;
 /** How long an exporter may be away, in ms. */
 const AWAY_MS = 4000;
 
+/** How soon one misfortune may follow another, in ms. */
+const AT_ONCE_MS = 20;
+
 /** The faults of one world. */
 export class Faults {
   readonly #world: World;
@@ -33,6 +36,16 @@ export class Faults {
     if (this.#world.isEnding || --this.#untilNext > 0) return;
     this.#untilNext = this.#draw();
     this.#after(this.#world.random.next() * 3);
+  }
+
+  /** Somebody begins to write again what the exporter has lost: it may lose it once more. */
+  replaying(): void {
+    const { random, scenario, events, isEnding } = this.#world;
+    const { faults } = scenario;
+    if (isEnding || random.below(3) > 0) return;
+    const fault = random.below(2) === 0 ? "exporter's machine crashes" : "client killed";
+    if (!faults.includes(fault)) return;
+    events.after(random.next() * AT_ONCE_MS, { fire: () => this.#world.isEnding || this.#happen(fault) });
   }
 
   /** Everything is well from now on. */

@@ -4,6 +4,7 @@
  * @module
  */
 import { StickyFailure } from "../../exporter/backends/sync.ts";
+import { Replayer } from "../../client/replay.ts";
 import { Registry, type Session } from "../../exporter/registry.ts";
 import { Arrival, SlotTable } from "../../protocol/slot_table.ts";
 import { Violation } from "./checker.ts";
@@ -14,6 +15,8 @@ export interface Watcher {
   readonly counters: Counters;
   /** A session begins at the exporter: nothing of those before it executes any more. */
   begun(session: Session): void;
+  /** Somebody begins to write again what the exporter has lost. */
+  replaying(): void;
 }
 
 let present: Watcher | null = null;
@@ -50,10 +53,22 @@ SlotTable.prototype.clear = function () {
   clear.call(this);
 };
 
-const registry = { begin: Registry.prototype.begin };
+const registry = { begin: Registry.prototype.begin, open: Registry.prototype.open };
+Registry.prototype.open = function (request, peer) {
+  const decision = registry.open.call(this, request, peer);
+  if (decision.kind === "end first") count("steals");
+  return decision;
+};
 Registry.prototype.begin = function (session, record) {
   registry.begin.call(this, session, record);
   present?.begun(session);
+};
+
+const replay = { begin: Replayer.prototype.begin };
+Replayer.prototype.begin = function (epochs) {
+  if (this.isActive) count("replays that began again");
+  replay.begin.call(this, epochs);
+  present?.replaying();
 };
 
 const { record } = StickyFailure.prototype;

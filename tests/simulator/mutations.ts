@@ -6,6 +6,8 @@
  */
 import { MutationLedger } from "../../client/ledger.ts";
 import { OverlapTable } from "../../client/overlap.ts";
+import { ReplayLog, ReplayMemory } from "../../client/replay_log.ts";
+import { RequestFlag } from "../../engine/block.ts";
 import { FileBackend } from "../../exporter/backends/file.ts";
 import { StickyFailure } from "../../exporter/backends/sync.ts";
 import { Door } from "../../exporter/door.ts";
@@ -114,6 +116,45 @@ export const MUTATIONS = {
       replace(MutationLedger.prototype, "fenced", { value: () => {} }),
     ];
     return () => restore.forEach((undo) => undo());
+  },
+
+  /** What is lost is written again in any order. */
+  "replay order": () =>
+    replace(ReplayMemory.prototype, "inOrder", { value: (places: Uint32Array) => places.reverse() }),
+
+  /** What was on stable storage by itself is not written again after what it had replaced. */
+  "FUA in the replay": () =>
+    replace(ReplayLog.prototype, "keeps", { value: (flags: number) => (flags & RequestFlag.FUA) === 0 }),
+
+  /** Each lane judges by its own mutations whether a FLUSH has covered all. */
+  "flush across lanes": () => {
+    const { acknowledge } = MutationLedger.prototype;
+    const losable = new WeakMap<MutationLedger, number>();
+    const restore = [
+      replace(MutationLedger.prototype, "acknowledge", {
+        value(this: MutationLedger, isDurable?: boolean) {
+          const order = acknowledge.call(this, isDurable);
+          if (isDurable !== true) losable.set(this, order);
+          return order;
+        },
+      }),
+      replace(MutationLedger.prototype, "isCovered", {
+        get(this: MutationLedger) {
+          return ((this.covered - (losable.get(this) ?? this.covered)) | 0) >= 0;
+        },
+      }),
+    ];
+    return () => restore.forEach((undo) => undo());
+  },
+
+  /** A FLUSH covers what was acknowledged while it was under way. */
+  "flush mark": () => {
+    const { cover } = MutationLedger.prototype;
+    return replace(MutationLedger.prototype, "cover", {
+      value(this: MutationLedger) {
+        cover.call(this, this.mark());
+      },
+    });
   },
 
   /** A session goes on although what it was acknowledged is lost. */

@@ -48,6 +48,8 @@ const Known = { NEVER: 0, GONE: 1, THERE: 2 } as const;
 /** The session. */
 export class ResendingAttachment implements Attachment {
   readonly takesOverlaps = false;
+  readonly keepsCopies = false;
+  readonly hasLost = false;
   readonly host: AttachmentHost;
   readonly wish: AttachmentWish;
   readonly #owner: AttachmentOwner;

@@ -43,9 +43,10 @@ export function runSeed(
   }
 }
 
-/** The command that runs a seed again, with everything that happens. */
-export function commandOf(seed: number): string {
-  return `deno run -A tests/simulator/run.ts --seed ${seed} --trace`;
+/** The command that runs a seed again, with everything that happens; perhaps without a safeguard. */
+export function commandOf(seed: number, without?: string): string {
+  const command = `deno run -A tests/simulator/run.ts --seed ${seed} --trace`;
+  return without === undefined ? command : `${command} --without "${without}"`;
 }
 
 if (import.meta.main) {
@@ -76,7 +77,9 @@ if (import.meta.main) {
     failures++;
     const { message, stack } = failure.error;
     if (values.lines) say({ failure: { seed, message } });
-    else console.log(`seed ${seed}: ${trace === undefined ? `${message}\n  ${commandOf(seed)}` : stack}`);
+    else {console.log(
+        `seed ${seed}: ${trace === undefined ? `${message}\n  ${commandOf(seed, values.without)}` : stack}`,
+      );}
   }
   const seconds = (performance.now() - started) / 1000;
   const requests = counters.of("requests");

@@ -36,6 +36,9 @@ export const FAULTS = [
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
+/** What a cache that has acknowledged a mutation finds out when it writes it back: then that is gone at once. */
+const SEEN_AT_ONCE: readonly Fault[] = ["disk errors", "disk full"];
+
 /** One world. */
 export interface Scenario {
   /** Of the disk, 512 bytes each. */
@@ -46,7 +49,13 @@ export interface Scenario {
   readonly depth: number;
   readonly digest: number;
   readonly shortTransfers: number;
-  readonly client: "plain" | "patient" | "resending";
+  readonly client: "plain" | "patient" | "keeping" | "resending";
+  /** Room for copies of what an exporter may lose, of all lanes of a keeping client, in bytes. */
+  readonly copiesBytes: number;
+  /** Several may write at once. */
+  readonly shared: boolean;
+  /** The exporter has a cache of its own that its process loses. */
+  readonly volatile: boolean;
   /** Of patient clients. */
   readonly patience: Patience;
   readonly hasReader: boolean;
@@ -62,15 +71,19 @@ export interface Scenario {
 /** Draws a scenario. */
 export function drawScenario(random: Random, requests: number): Scenario {
   const some = <T>(...values: readonly T[]): T => values[random.below(values.length)];
+  const isVolatile = random.below(5) === 0;
   const digest = some<number>(Digest.CRC32C, Digest.CRC32C, Digest.XXH64);
   return {
     blocks: some(32, 64, 64, 128, 256),
     workers: some(1, 2, 2),
-    lanes: some(1, 1, 2, 3),
+    lanes: some(1, 2, 2, 3),
     depth: some(1, 2, 4, 8),
     digest,
     shortTransfers: some(0, 0, 0.05, 0.5),
-    client: some("plain", "patient", "patient", "resending"),
+    client: some("plain", "patient", "keeping", "keeping", "resending"),
+    copiesBytes: some(16, 64, 1024) * 1024,
+    shared: random.below(10) === 0,
+    volatile: isVolatile,
     patience: {
       resendMs: some(1000, 5000),
       resends: some(1, 3, 20, Infinity),
@@ -79,7 +92,7 @@ export function drawScenario(random: Random, requests: number): Scenario {
       deadMs: some(3000, 30_000),
     },
     hasReader: random.below(4) === 0,
-    faults: FAULTS.filter(() => random.below(2) === 0),
+    faults: FAULTS.filter((fault) => random.below(2) === 0 && !(isVolatile && SEEN_AT_ONCE.includes(fault))),
     requestsPerFault: some(40, 80, 150, 300),
     requests,
     network: {

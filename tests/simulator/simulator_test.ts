@@ -32,7 +32,12 @@ const MINIMUMS: readonly (readonly [string, number])[] = [
   ["mutations that expired", 500],
   ["refused: EPOCH_CHANGED", 10],
   ["refused: NO_SESSION", 200],
-  ["sticky failures", 150],
+  ["steals", 500],
+  ["replays", 150],
+  ["replays that began again", 5],
+  ["mutations written again", 1500],
+  ["attachments that lost data", 60],
+  ["sticky failures", 100],
   ["crashes that lost writes", 200],
   ["crashes that tore a write", 80],
   ["disk operations that landed after their process had died", 200],
@@ -67,6 +72,6 @@ for (const mutation of Object.keys(MUTATIONS) as Mutation[]) {
   Deno.test(`without this safeguard the simulator finds fault: ${mutation}`, async () => {
     const { failures } = await runFleet(SEEDS_OF_MUTATION, mutation);
     assert.ok(failures.length > 0, "nothing was found");
-    console.log(`seed ${failures[0].seed}: ${failures[0].message}`);
+    console.log(`${failures[0].message}\n  ${commandOf(failures[0].seed, mutation)}`);
   });
 }

@@ -42,11 +42,17 @@ export interface WorldOptions {
   readonly trace?: (line: string) => void;
 }
 
-const CLIENTS = ["plain", "patient", "resending"] as const;
+/** What is counted when a disk fails. */
+const DISK_FAILURES = ["sticky failures", "reads that failed", "writes that failed", "writes that found no space"];
+const CLIENTS = ["plain", "patient", "keeping", "resending"] as const;
 
 const makers: Record<Scenario["client"], AttachmentMaker> = {
   plain: (host, wish, owner) => new SessionAttachment(host, wish, owner),
   patient: (host, wish, owner) => new SessionAttachment(host, wish, owner, host.world.scenario.patience),
+  keeping: (host, wish, owner) => {
+    const { patience, copiesBytes } = host.world.scenario;
+    return new SessionAttachment(host, wish, owner, patience, copiesBytes);
+  },
   resending: (host, wish, owner) => new ResendingAttachment(host, wish, owner),
 };
 
@@ -132,6 +138,11 @@ export class World implements Universe, Watcher {
     this.#arenas.delete(thread);
   }
 
+  /** Whether the disk has failed anybody until now. */
+  get diskHasFailed(): boolean {
+    return DISK_FAILURES.some((what) => this.counters.of(what) > 0);
+  }
+
   /** Sixteen bytes that nobody has had. */
   bytes16(): Uint8Array {
     return Uint8Array.from({ length: 16 }, () => 1 + this.random.below(255));
@@ -149,7 +160,14 @@ export class World implements Universe, Watcher {
   }
 
   begun(session: Session): void {
-    if (session.access === Access.READ_WRITE) this.checker.granted(this.#writers.get(session.id)!);
+    if (session.access === Access.READ_WRITE && !this.scenario.shared) {
+      this.checker.granted(this.#writers.get(session.id)!);
+    }
+  }
+
+  replaying(): void {
+    this.checker.replaying();
+    this.#faults.replaying();
   }
 
   /** A request is submitted. */
@@ -166,7 +184,7 @@ export class World implements Universe, Watcher {
   /** Whoever operates the exporter is told that nothing succeeds any more, and exports the disk anew if that may help. */
   renew(): void {
     const { exporter, events } = this;
-    if (this.stickyWords.at(-1)?.[0] === 0 || !exporter.isRunning) return;
+    if (!this.#mayFail || !exporter.isRunning) return;
     exporter.kill();
     events.after(10, { fire: () => exporter.start() });
   }
@@ -225,8 +243,13 @@ export class World implements Universe, Watcher {
   #whole(): void {
     const { exporter, network } = this;
     if (!network.isUp(EXPORTER_HOST)) exporter.boot();
-    if (this.stickyWords.at(-1)?.[0] !== 0) exporter.kill();
+    if (this.#mayFail) exporter.kill();
     exporter.start();
+  }
+
+  /** Whether a failure may stick to the exporter: that of its own cache is known to nobody else. */
+  get #mayFail(): boolean {
+    return this.scenario.volatile || this.stickyWords.at(-1)?.[0] !== 0;
   }
 
   /**
