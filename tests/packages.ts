@@ -53,7 +53,7 @@ const ADMINISTRATOR_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /** The kernels that will do: the first series of Debian's with `ublk_drv`, in the plain flavour. */
 const KERNEL_PACKAGE = /^linux-image-(6\.12\.\d+\+deb\d+-amd64)$/;
 
-/** PATH with the folders for administrators' programs and of what is unpacked appended; to look up, and for children. */
+/** PATH with the folders of administrators' programs and of what is unpacked appended; to look up, and for children. */
 export function searchPath(): string {
   const unpacked = REQUIREMENTS.filter((requirement) => requirement.unpacked).map((requirement) =>
     `${unpackedFolder(requirement)}/sbin`

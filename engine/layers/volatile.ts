@@ -15,7 +15,7 @@ export interface VolatileSpec {
   readonly kind: "volatile";
   /** Room for written data, in bytes; rounded up to whole slots. */
   readonly bytes: number;
-  /** The share of mutations that are on the disk when they are acknowledged, 0 to 1, as a cache writes back when it likes. */
+  /** The share of mutations that are on the disk when they are acknowledged, 0 to 1: a cache writes back when it likes. */
   readonly through: number;
   /** Of the choice which. */
   readonly seed: number;

@@ -1,9 +1,9 @@
 /**
- * Work on a filesystem, and what of it must be there after a loss of power: whatever was synced before, in that state or a
- * later one.
+ * Work on a filesystem, and what of it must be there after a loss of power: whatever was synced before, in that state
+ * or a later one.
  *
- * Each file is written in a way of its own: the journal grows at its end, the table is overwritten in place, documents are
- * replaced as a whole by renaming, and removed.
+ * Each file is written in a way of its own: the journal grows at its end, the table is overwritten in place, documents
+ * are replaced as a whole by renaming, and removed.
  *
  * @module
  */

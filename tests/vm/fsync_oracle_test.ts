@@ -15,7 +15,7 @@ function worked(use: (folder: string, legal: Legal, earlier: Legal) => void): vo
   }
 }
 
-Deno.test("what was written is legal, also where it was not needed yet, and an earlier state's limits exclude it", () => {
+Deno.test("what was written is legal, also where it need not be there yet, and too much is not", () => {
   worked((folder, { synced, written }, earlier) => {
     assert(written.journal > 0 && written.table.every((version) => version > 0));
     assert(written.documents.some((version) => version > 2));

@@ -8,8 +8,11 @@ import { eventually, type FioVerify, fioVerify } from "./guest_tools.ts";
 /** Longer than anything that is not stuck waits, in milliseconds: requests wait for 100 s by default. */
 const STALL_MS = 110_000;
 
-/** fio on a device or file, one run after the other: each writes, reads back and compares. */
-export class VerifyingLoad {
+/**
+ * fio on a device or file, one run after the other: each writes, reads back and compares. At the end of the scope it
+ * waits for the run that is under way.
+ */
+export class VerifyingLoad implements AsyncDisposable {
   /** How many runs have ended. */
   runs = 0;
   readonly #running: Promise<void>;
@@ -33,6 +36,11 @@ export class VerifyingLoad {
     this.#isStopping = true;
     await this.#running;
     this.check();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isStopping = true;
+    await this.#running;
   }
 
   async #run(path: string, job: FioVerify): Promise<void> {

@@ -2,10 +2,10 @@
  * The log of the kernel's `dm-log-writes`: all that was written to a disk, in the order in which a disk that loses
  * everything that is not flushed would have kept it. To end after any entry is what a loss of power may leave.
  *
- * The form is that of `struct log_write_super` and `struct log_write_entry` (drivers/md/dm-log-writes.c): the first sector
- * has the magic (u64), the version (u64), the number of entries (u64) and the bytes of a sector (u32); then each entry has a
- * sector with its first sector on the disk, its sectors, flags and the bytes of its mark (u64 each, followed by the mark),
- * and behind it what was written. Everything is little-endian.
+ * The form is that of `struct log_write_super` and `struct log_write_entry` (drivers/md/dm-log-writes.c): the first
+ * sector has the magic (u64), the version (u64), the number of entries (u64) and the bytes of a sector (u32); then each
+ * entry has a sector with its first sector on the disk, its sectors, flags and the bytes of its mark (u64 each, followed
+ * by the mark), and behind it what was written. Everything is little-endian.
  *
  * @module
  */
