@@ -323,6 +323,9 @@ export class DoorConnection implements StreamOwner, ClientDoorHost {
         "known there, or is not the same, or does not admit this address (see --key)";
     }
     const why = errno === 0 ? "closed the connection" : `dropped the connection (${errnoMessage(errno)})`;
+    if (this.#door!.cipher >= 0) {
+      return `${where} ${why} before it had answered: it was stopped, or somebody else has taken the export meanwhile`;
+    }
     return `${where} ${why} before it had answered: is it a DST exporter, and does it admit this address?`;
   }
 
