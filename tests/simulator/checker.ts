@@ -103,9 +103,16 @@ export class Checker {
   readonly #writers = new Set<number>();
   /** Those who keep copies, with the moment at which all was written again last. */
   readonly #keepers = new Map<number, number>();
+  /** One of them writes again what was lost, or has stopped halfway. */
+  #isReplaying = false;
+  readonly #isShared: boolean;
 
-  /** @param blocks the disk's size */
-  constructor(blocks: number) {
+  /**
+   * @param blocks the disk's size
+   * @param isShared whether several may write: then what one of them sends again may be done again after another's
+   */
+  constructor(blocks: number, isShared = false) {
+    this.#isShared = isShared;
     this.#blocks = Array.from({ length: blocks }, () => new Block());
   }
 
@@ -233,6 +240,7 @@ export class Checker {
     }
     for (const other of this.#writers) if (other !== writer) this.#superseded.add(other);
     this.#writers.add(writer);
+    if (!this.#keepers.has(writer)) this.#isReplaying = false;
     for (const block of this.#blocks) {
       if (block.copies.length > 0) block.copies = block.copies.filter((one) => one.by === writer);
     }
@@ -246,6 +254,7 @@ export class Checker {
   /** Whoever keeps copies begins to write them again: until that is done any of them may be there. */
   replaying(): void {
     const now = this.#moment++;
+    this.#isReplaying = true;
     for (const block of this.#blocks) {
       if (block.copies.length === 0) continue;
       const known = new Set([...block.values, ...block.revived].map((one) => one.since));
@@ -259,8 +268,14 @@ export class Checker {
   replayed(writer: number): void {
     const now = this.#moment++;
     this.#keepers.set(writer, now);
+    this.#isReplaying = false;
     for (const block of this.#blocks) {
-      if (block.copies.length > 0) block.copies = block.copies.filter((one) => one.by !== writer);
+      if (block.copies.length > 0) {
+        block.copies = block.copies.filter((one) => one.by !== writer);
+        // What was under way, and was there already, is sent again.
+        block.gone = [];
+        block.seen = 0;
+      }
       const since = lastOf(block, writer);
       if (since === 0 || block.revived.length === 0) continue;
       const kept: Value[] = [];
@@ -403,8 +418,9 @@ export class Checker {
       // Without anybody who may still write only one value is legal.
       if (block.pending.length + block.revived.length === 0 && block.values.length === 1) block.gone = [];
       // What is written again comes back in the order in which it came.
-      else if (block.revived.length > 0 && this.#keepers.size > 0) block.gone = [];
-      else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
+      else if (this.#isShared || this.#isReplaying || (block.revived.length > 0 && this.#keepers.size > 0)) {
+        block.gone = [];
+      } else block.gone.push({ value: block.seen, goneAt: this.#moment++ });
     }
     block.seen = value;
     block.seenAt = this.#moment++;
@@ -415,7 +431,8 @@ export class Checker {
     this.#verify(i, value, startedAt, keeper);
     const block = this.#blocks[i];
     this.#see(block, i, value, startedAt);
-    if (block.values.length > 1 && block.pending.length + block.revived.length === 0 && startedAt > this.#crashedAt) {
+    const isSettled = block.pending.length + block.revived.length === 0 && !this.#isReplaying;
+    if (block.values.length > 1 && isSettled && startedAt > this.#crashedAt) {
       const found = block.values.findLast((one) => one.value === value);
       // Whatever ended after the read began may have come after what it has found.
       if (found !== undefined && block.values.every((one) => one.endedAt < startedAt)) {

@@ -90,7 +90,7 @@ export class World implements Universe, Watcher {
     this.shortTransfers = scenario.shortTransfers;
     this.network = new Network(events, random, counters, { ...scenario.network });
     this.disk = new Disk(scenario.blocks * BLOCK_BYTES, events, random, counters, { ...scenario.disk });
-    this.checker = new Checker(scenario.blocks);
+    this.checker = new Checker(scenario.blocks, scenario.shared);
     this.exporter = new ExporterMachine(this, this.disk);
     this.client = this.#machine("client", "10.0.0.2", {
       make: makers[scenario.client],
@@ -166,6 +166,7 @@ export class World implements Universe, Watcher {
   }
 
   replaying(): void {
+    this.trace(() => "--- what was lost is written again");
     this.checker.replaying();
     this.#faults.replaying();
   }
