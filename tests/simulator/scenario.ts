@@ -39,6 +39,9 @@ export type Fault = (typeof FAULTS)[number];
 /** What a cache that has acknowledged a mutation finds out when it writes it back: then that is gone at once. */
 const SEEN_AT_ONCE: readonly Fault[] = ["disk errors", "disk full"];
 
+/** Where several may write, which session is over is decided by its lease alone. */
+const SHARED_RESENDS_MAX = 20;
+
 /** One world. */
 export interface Scenario {
   /** Of the disk, 512 bytes each. */
@@ -73,7 +76,7 @@ export function drawScenario(random: Random, requests: number): Scenario {
   const some = <T>(...values: readonly T[]): T => values[random.below(values.length)];
   const isVolatile = random.below(5) === 0;
   const digest = some<number>(Digest.CRC32C, Digest.CRC32C, Digest.XXH64);
-  return {
+  const scenario: Scenario = {
     blocks: some(32, 64, 64, 128, 256),
     workers: some(1, 2, 2),
     lanes: some(1, 2, 2, 3),
@@ -114,4 +117,8 @@ export function drawScenario(random: Random, requests: number): Scenario {
       writeBack: some(0, 0.05, 0.3),
     },
   };
+  // Whoever has died there is not taken over from: his session is there until its lease is over.
+  const { patience, shared } = scenario;
+  if (!shared) return scenario;
+  return { ...scenario, patience: { ...patience, resends: Math.min(patience.resends, SHARED_RESENDS_MAX) } };
 }
