@@ -64,11 +64,9 @@ export function requestsInFlight(device: string): number {
   return words[0] + words[1];
 }
 
-/** How many requests the driver can work on at once, over all queues of the device. */
-export function requestsAtOnce(device: string): number {
-  const queues = [...Deno.readDirSync(`${blockFolder(device)}/mq`)];
-  const depths = queues.map(({ name }) => Number(Deno.readTextFileSync(`${blockFolder(device)}/mq/${name}/nr_tags`)));
-  return depths.reduce((sum, depth) => sum + depth, 0);
+/** How many requests a queue of the device has room for; one process on one processor fills one queue. */
+export function queueDepth(device: string): number {
+  return Number(Deno.readTextFileSync(`${blockFolder(device)}/mq/0/nr_tags`));
 }
 
 /** Waits until so many more requests have ended: in how many milliseconds, to the nearest 20. */
@@ -87,9 +85,9 @@ export async function progress(device: string, requests: number, load?: Verifyin
   return Math.round(performance.now() - started);
 }
 
-/** Waits until the driver works on as many requests as it can. */
+/** Waits until the driver works on as many requests as a queue has room for. */
 export async function fullDepth(device: string, load?: VerifyingLoad): Promise<void> {
-  const depth = requestsAtOnce(device);
+  const depth = queueDepth(device);
   await eventually(
     `${device} has ${depth} requests in flight`,
     () => {
