@@ -4,7 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { attempt, Daemon, exists, run, waitForDevice, waitForGone } from "./guest_tools.ts";
+import { attempt, Daemon, dst, exists, run, waitForDevice, waitForGone } from "./guest_tools.ts";
 
 /** Large enough for every mkfs (xfs wants 300 MiB); the file behind it is sparse. */
 export const DISK_BYTES = 512 * 1024 * 1024;
@@ -62,7 +62,8 @@ export async function startAttach(remote: string, args: string[] = []): Promise<
       await waitForGone(device);
       assert(!exists(device.replace("ublkb", "ublkc")), "the character device is left behind");
     };
-    return { daemon, device, size: Number(event.size), leave, [Symbol.asyncDispose]: () => endByForce(daemon) };
+    const end = () => endByForce(daemon, device);
+    return { daemon, device, size: Number(event.size), leave, [Symbol.asyncDispose]: end };
   } catch (error) {
     await endByForce(daemon);
     throw error;
@@ -70,9 +71,12 @@ export async function startAttach(remote: string, args: string[] = []): Promise<
 }
 
 /** After a failed case only: SIGTERM first, so that the kernel's side of the device does not stay behind. */
-async function endByForce(daemon: Daemon): Promise<void> {
-  if (!daemon.ended) await daemon.stop().catch(() => undefined);
+async function endByForce(daemon: Daemon, device?: string): Promise<void> {
+  const isAlive = !daemon.ended;
+  if (isAlive) await daemon.stop().catch(() => undefined);
   await daemon[Symbol.asyncDispose]();
+  // A device outlives a daemon that has to be killed here.
+  if (isAlive && device !== undefined && exists(device)) await dst(["detach", device, "--force"]);
 }
 
 /** How much of the file is allocated, in bytes. */
