@@ -5,7 +5,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { Daemon, dst, eventually, scratchFolder, shell, waitForGone } from "../guest_tools.ts";
+import { type Daemon, dst, eventually, scratchFolder, shell, waitForGone } from "../guest_tools.ts";
 import { type Attached, directAccess, makeDiskFile, startAttach, startExport } from "../disk.ts";
 
 /** Kills a daemon as nothing else does: no handler of it runs. */
