@@ -22,9 +22,12 @@ const MEMORY_MIB = 4096;
 /** As many as the machines that the figures in the documentation come from. */
 const PROCESSORS = 2;
 /**
- * All that the emulator has but protection keys, with which V8 guards its JIT pages: under emulation a Deno of the guest once
- * aborted in the registry of those pages, at the start of a Worker ("Check failed: it->second.Size() > offset").
+ * One thread emulates both processors. With one for each, QEMU before 8.1 can go on with the stale translation of code that
+ * another processor rewrites meanwhile, as V8 does with what it compiles: the guest's Deno died of that now and then, at the
+ * start of a Worker.
  */
+const EMULATOR = "tcg,thread=single";
+/** All that the emulator has but protection keys, with which V8 guards what it compiles. */
 const CPU = "max,pku=off";
 /** How long the VM may take to power off once the script has ended. */
 const POWER_OFF_TIMEOUT_MS = 10_000;
@@ -154,7 +157,7 @@ async function boot(kernel: Kernel, work: string, timeoutMs: number, onLine: (li
   const log = `${work}/kernel.log`;
   const child = new Deno.Command("qemu-system-x86_64", {
     args: [
-      ["-accel", accelerator === "tcg" ? "tcg,thread=multi" : accelerator],
+      ["-accel", accelerator === "tcg" ? EMULATOR : accelerator],
       ["-cpu", CPU, "-smp", `${PROCESSORS}`, "-m", `${MEMORY_MIB}`],
       ["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"],
       ["-serial", "stdio", "-serial", `file:${log}`],
