@@ -375,7 +375,9 @@ class Crew {
       case "lost":
         return this.#lost(lane, event.reason);
       case "away":
-        return this.#outage.began(lane, event.reason);
+        // Lane 0 ends the session, and with it the connections of lanes that are only about to leave.
+        if (!this.#isLeaving) this.#outage.began(lane, event.reason);
+        return;
       case "back":
         this.#isShuttingDown = false;
         this.#outage.ended(lane, event.awayMs, event.resent);
