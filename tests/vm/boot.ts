@@ -32,7 +32,7 @@ const CPU = "max,pku=off";
 /** How long the VM may take to power off once the script has ended. */
 const POWER_OFF_TIMEOUT_MS = 10_000;
 /** How long the cases may take altogether; the long forms of the tests get ten times as much. */
-const SCRIPT_TIMEOUT_MS = (Deno.env.get("DST_TEST_LONG") === "1" ? 10 : 1) * 25 * 60_000;
+const SCRIPT_TIMEOUT_MS = (Deno.env.get("DST_TEST_LONG") === "1" ? 10 : 1) * 45 * 60_000;
 /** Modules that the first process needs to reach the shared root; all others are loaded from there. */
 const BOOT_MODULES = ["9pnet_virtio", "9p", "overlay"];
 /** What the kernel writes to its log when it has gone wrong (`lib/bug.c`, `mm/kasan`, `kernel/panic.c`, `arch/x86/mm/fault.c`). */

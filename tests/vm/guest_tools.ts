@@ -303,3 +303,14 @@ async function eachLine(stream: ReadableStream<Uint8Array<ArrayBuffer>>, take: (
   const lines = stream.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream());
   for await (const line of lines) if (line !== "") take(line);
 }
+
+/** Switches one of the VM's processors, from 1 on, on or off. */
+export function switchProcessor(processor: number, on: boolean): void {
+  Deno.writeTextFileSync(`/sys/devices/system/cpu/cpu${processor}/online`, on ? "1" : "0");
+}
+
+/** Has the VM use its second processor, which is off otherwise, as long as the result lives. */
+export function secondProcessor(): Disposable {
+  switchProcessor(1, true);
+  return { [Symbol.dispose]: () => switchProcessor(1, false) };
+}

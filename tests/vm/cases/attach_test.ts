@@ -19,6 +19,7 @@ import {
   queueAttribute,
   run,
   scratchFolder,
+  secondProcessor,
   shell,
   waitForDevice,
   waitForGone,
@@ -74,6 +75,7 @@ Deno.test("every byte of mixed sizes at depth 32 is read back as it was written"
 });
 
 Deno.test("with --lanes each processor has a queue of its own, served by a thread with a lane of its own", async () => {
+  using _ = secondProcessor();
   using folder = scratchFolder();
   await using exported = await startExport(folder.path, [await makeDiskFile(folder.path), "--workers", "2"]);
   // More than the VM has processors.

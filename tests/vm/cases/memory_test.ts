@@ -7,6 +7,8 @@
 import assert from "node:assert/strict";
 import { arenaBytes } from "../../../engine/engine.ts";
 import { attachmentSlots } from "../../../client/attachment.ts";
+import { ProcessControl } from "../../../ffi/constants.ts";
+import { prctl } from "../../../ffi/libc.ts";
 import { fioVerify, run, scratchFolder } from "../guest_tools.ts";
 import { makeDiskFile, startAttach, startExport } from "../disk.ts";
 
@@ -43,6 +45,8 @@ function check(pid: number, lockedBytes: number): void {
 
 for (const where of ["foreground", "background"] as const) {
   Deno.test(`in the ${where} all threads of an exporter and an attachment are prepared for want of memory`, async () => {
+    // As a user's shell is.
+    prctl(ProcessControl.SET_IO_FLUSHER, 0);
     using folder = scratchFolder();
     await using exported = await startExport(folder.path, [await makeDiskFile(folder.path)]);
     check(exported.daemon.pid, 0);
