@@ -82,7 +82,8 @@ export function ublkFrontend(
       const users = force ? device.users() : null;
       if (users !== null) log.warning(`${device.path} is taken away from its users: ${users}`);
       // What nobody uses is written; the flush alone would be left to do.
-      const synced = isAway && users === null ? Promise.resolve() : device.sync(force);
+      const isSpared = isAway && users === null;
+      const synced = isSpared ? syncedSoFar(threads) : device.sync(force);
       const loss = await threads.orAbort(synced, force).then(
         () => null,
         // Where nothing failed that was to be written, it is the flush at the end, which is looked at by itself.
@@ -97,6 +98,11 @@ export function ublkFrontend(
       await device.delete();
     },
   };
+}
+
+/** As a sync would without a connection: it fails where a write has, of which perhaps nobody was told but the page cache. */
+function syncedSoFar(threads: LaneThreads): Promise<void> {
+  return threads.hasFailed ? Promise.reject(new Error("there was no connection for too long")) : Promise.resolve();
 }
 
 /**
